@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes the fuzz targets' first inputs to DIR/<target>/: small valid kernels and command lines.
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "machine/boot/test_images.h"
+
+namespace {
+
+namespace boot = holdfast::machine::boot;
+
+void Save(const std::filesystem::path& folder, const std::string& name,
+          const boot::testing::Image& image) {
+  std::filesystem::create_directories(folder);
+  std::ofstream file(folder / name, std::ios::binary);
+  for (const std::byte b : image) file.put(std::to_integer<char>(b));
+}
+
+void SaveBzImages(const std::filesystem::path& folder) {
+  boot::testing::BzImageSpec spec;
+  spec.payload_size = 1024;
+  spec.header.syssize = 1024 / 16;
+  Save(folder, "protocol-2.15", MakeBzImage(spec));
+  spec.header.version = 0x020c;
+  spec.header.jump_distance = 0x66;
+  spec.header.xloadflags = boot::kKernel64;
+  Save(folder, "protocol-2.12", MakeBzImage(spec));
+  spec.header.relocatable_kernel = 0;
+  spec.header.setup_sects = 0;
+  Save(folder, "not-relocatable", MakeBzImage(spec));
+}
+
+void SavePvh(const std::filesystem::path& folder) {
+  boot::testing::PvhSpec spec;
+  Save(folder, "note-of-4-bytes", MakePvh(spec));
+  const std::uint64_t entry = spec.load.paddr;
+  const std::string owner("Xen\0", 4);
+  const auto desc = std::as_bytes(std::span(&entry, 1));
+  spec.notes = boot::testing::MakeNote(owner, boot::kXenNotePhys32Entry, desc, 8);
+  spec.note.filesz = spec.notes.size();
+  spec.note.align = 8;
+  Save(folder, "note-of-8-bytes", MakePvh(spec));
+  spec.header.type = boot::kElfShared;
+  spec.note.align = 4;
+  const auto other = boot::testing::MakeNote(owner, 6, desc, 4);
+  spec.notes.insert(spec.notes.begin(), other.begin(), other.end());
+  spec.note.filesz = spec.notes.size();
+  Save(folder, "two-notes", MakePvh(spec));
+}
+
+// Command lines, an argument's end being a NUL.
+void SaveOptions(const std::filesystem::path& folder) {
+  const std::vector<std::vector<std::string>> lines = {
+      {"-kernel", "k", "-m", "size=1G,slots=2,maxmem=4G", "-smp", "4,sockets=2,cores=2"},
+      {"-kernel", "k", "-object", R"({"qom-type": "memory-backend-ram", "id": "a", "size": 4096})",
+       "-object", "memory-backend-memfd,id=b,size=1M,share=on,host-nodes=0-1,policy=interleave"},
+      {"-kernel", "k", "-numa", "node,memdev=a,cpus=0-1,nodeid=0", "-numa",
+       "dist,src=0,dst=1,val=20", "-numa", "cpu,node-id=0,socket-id=0", "-machine", "q35,hmat=on"},
+      {"-serial", "mon:stdio", "-device", "pvpanic,ioport=0x505", "-trace", "enable=kvm*,file=f"},
+  };
+  std::filesystem::create_directories(folder);
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    std::ofstream file(folder / std::to_string(i), std::ios::binary);
+    for (const std::string& word : lines[i]) file.write(word.c_str(), std::ssize(word) + 1);
+  }
+}
+
+void SaveText(const std::filesystem::path& folder, const std::string& name,
+              const std::string& text) {
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder / name, std::ios::binary) << text;
+}
+
+// The first byte says in how large pieces the rest arrives; 0: all at once.
+void SaveQmp(const std::filesystem::path& folder) {
+  const std::string whole(1, '\0');
+  SaveText(folder, "queries",
+           whole + R"({"execute": "query-version", "id": 1}{"execute": "query-memdev"})"
+                   "\n"
+                   R"({"exec-oob": "query-name", "id": {"a": [null, 1.5]}})");
+  SaveText(folder, "objects",
+           "\x07"
+           R"({"execute": "qom-list-types", "arguments": {"implements": "memory-backend"}})"
+           R"({"execute": "object-add", "arguments": {"qom-type": "memory-backend-memfd", )"
+           R"("id": "m0", "size": 4096, "host-nodes": [0, 1], "policy": "bind"}})"
+           R"({"execute": "object-del", "arguments": {"id": "m0"}})");
+  SaveText(folder, "stats",
+           whole + R"({"execute": "query-stats", "arguments": {"target": "vcpu", "vcpus": ["/"], )"
+                   R"("providers": [{"provider": "kvm", "names": ["exits"]}]}})");
+  SaveText(folder, "half", whole + R"({"execute": "query-\u00e4\ud83d)");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::fputs("usage: make_seeds DIR\n", stderr);
+    return 1;
+  }
+  const std::filesystem::path root = argv[1];
+  SaveBzImages(root / "bzimage");
+  SavePvh(root / "pvh");
+  SaveQmp(root / "qmp");
+  SaveOptions(root / "options");
+  return 0;
+}

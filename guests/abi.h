@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// What the freestanding test guests and the tests that run them agree on.
+///
+/// A guest is a flat binary that starts at its first byte, in ring 3 of 64-bit mode with IOPL 3, on
+/// page tables that map guest physical memory one to one. Its arguments are in rdi, rsi, rdx, rcx
+/// and r8; it leaves through port I/O only, so that it needs no code in ring 0 and runs at full
+/// speed on a para-virtual KVM too.
+namespace guests {
+
+inline constexpr unsigned long kLoadAddress = 0x10000;  ///< where every guest is linked to run
+
+inline constexpr unsigned short kConsolePort = 0x3f8;  ///< one byte: a character, as COM1 takes it
+inline constexpr unsigned short kEndPort = 0x501;      ///< one byte: the end, as isa-debug-exit
+inline constexpr unsigned short kReportPort = 0x520;   ///< 4 bytes: half of a value, low half first
+
+/// The word that memwalk and memcheck expect at `address`.
+constexpr unsigned long Pattern(unsigned long seed, unsigned long address) {
+  return (address + seed) * 0x9e3779b97f4a7c15UL;
+}
+
+}  // namespace guests

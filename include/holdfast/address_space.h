@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include <holdfast/error.h>
+#include <holdfast/guest_address.h>
+
+namespace holdfast {
+
+class RamBlock;
+namespace kvm {
+class Vm;
+}
+
+/// The guest physical address space as far as it is RAM: which part of which RAM block lies
+/// where. It owns the memslots (adding RAM makes one, destroying the address space deletes them)
+/// and is the one place through which the monitor itself touches guest memory.
+///
+/// Thread-safety: built and changed on the main thread while no vCPU runs; the const access
+/// functions run on any thread.
+class AddressSpace {
+ public:
+  /// A piece of guest RAM.
+  struct Region {
+    GuestAddress base;
+    std::uint64_t size;          ///< bytes, a page multiple
+    RamBlock* block;             ///< outlives the address space
+    std::uint64_t block_offset;  ///< where in the block the region starts
+    std::uint32_t memslot;       ///< KVM's slot number
+  };
+
+  /// An address space of `vm`, which must outlive it. `vm` may be null: then no memslot is made
+  /// (loaders under test and fuzzing use plain memory that way).
+  explicit AddressSpace(kvm::Vm* vm) noexcept : vm_(vm) {}
+  AddressSpace(const AddressSpace&) = delete;
+  AddressSpace& operator=(const AddressSpace&) = delete;
+  ~AddressSpace();
+
+  /// Maps [block_offset, block_offset + size) of `block` at `base`.
+  /// @return kInvalidArgument for an empty, unaligned, overlapping or wrapping range or one outside
+  ///         the block; otherwise the memslot ioctl's error, with nothing changed.
+  Status AddRam(GuestAddress base, std::uint64_t size, RamBlock& block, std::uint64_t block_offset);
+
+  const std::vector<Region>& regions() const noexcept { return regions_; }
+  /// One past the highest RAM address; 0 without RAM.
+  GuestAddress end() const noexcept;
+  /// RAM bytes in all regions.
+  std::uint64_t total_size() const noexcept;
+
+  /// Copies between guest RAM and a buffer through the host view. All or nothing.
+  /// @return kInvalidArgument naming the range if it is not all RAM.
+  Status Read(GuestAddress from, std::span<std::byte> to) const;
+  Status Write(GuestAddress to, std::span<const std::byte> from) const;
+  /// Zeroes RAM.
+  Status Fill(GuestAddress to, std::uint64_t size, std::byte value) const;
+  /// Reads `size` bytes of `fd` from `file_offset` straight into guest RAM, no buffer between.
+  /// @return kMalformed if the file ends before; the read's error; kInvalidArgument as Write.
+  Status ReadFile(int fd, std::uint64_t file_offset, GuestAddress to, std::uint64_t size) const;
+
+ private:
+  const Region* Find(GuestAddress address) const noexcept;
+  /// Calls fn(host_bytes) for each contiguous host piece of the range; checks the whole range
+  /// first.
+  template <typename Fn>
+  Status ForEachPiece(GuestAddress address, std::uint64_t size, Fn&& fn) const;
+
+  kvm::Vm* vm_;
+  std::vector<Region> regions_;  // sorted by base
+  std::uint32_t next_memslot_ = 0;
+};
+
+}  // namespace holdfast

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <holdfast/error.h>
+#include <holdfast/kvm_abi.h>
+#include <holdfast/unique_fd.h>
+
+#include <cstdint>
+
+namespace holdfast::kvm {
+
+class Vm;
+
+/// A guest_memfd: guest memory that belongs to one VM and lives as long as the last of its file
+/// descriptors, mappings and I/O in flight.
+///
+/// All folios are 4 KiB; the memory is neither swapped nor migrated; st_blocks and RSS do not
+/// show it. Thread-safety: const functions on any thread.
+class GuestMemfd {
+ public:
+  enum class Access : std::uint8_t {
+    kPrivate,     ///< the host may not map it (Linux 6.8)
+    kHostShared,  ///< the host may map it, every page starts shared (Linux 6.18)
+  };
+
+  /// Creates `size` bytes (a non-zero page multiple) of guest memory in `vm`. Nothing is allocated
+  /// until it is touched.
+  /// @return kInvalidArgument for a bad size; kUnsupported when the kernel lacks guest_memfd
+  ///         ("KVM does not support guest_memfd") or host access to it ("KVM does not support
+  ///         using guest_memfd for shared memory"); else the failed ioctl.
+  static Result<GuestMemfd> Create(const Vm& vm, std::uint64_t size, Access access);
+
+  int fd() const noexcept { return fd_.get(); }
+  std::uint64_t size() const noexcept { return size_; }
+
+  /// Allocates [offset, offset + length), page aligned, without touching it. Pages are zeroed at
+  /// their first use. A signal ends it early with EINTR; what was allocated stays.
+  Status Allocate(std::uint64_t offset, std::uint64_t length) const;
+  /// Frees [offset, offset + length), page aligned: its next use finds zeroes. Never changes
+  /// whether a page is shared or private.
+  Status PunchHole(std::uint64_t offset, std::uint64_t length) const;
+
+ private:
+  GuestMemfd(UniqueFd fd, std::uint64_t size) : fd_(std::move(fd)), size_(size) {}
+  UniqueFd fd_;
+  std::uint64_t size_;
+};
+
+}  // namespace holdfast::kvm

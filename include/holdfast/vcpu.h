@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <holdfast/error.h>
+#include <holdfast/kvm_abi.h>
+#include <holdfast/mapping.h>
+#include <holdfast/unique_fd.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace holdfast::kvm {
+
+class Vm;
+
+/// A virtual CPU.
+///
+/// Thread-safety: one thread at a time, the one that runs it; RequestExit() from any thread or
+/// signal handler. State functions while it does not run.
+class Vcpu {
+ public:
+  /// How KVM_RUN ended.
+  enum class RunOutcome : std::uint8_t {
+    kExit,         ///< run().exit_reason says what the guest wants
+    kInterrupted,  ///< a signal or RequestExit(); the guest has not asked for anything
+  };
+
+  /// @param id  the vCPU's id, which is also its initial APIC id
+  static Result<Vcpu> Create(const Vm& vm, unsigned id);
+
+  int fd() const noexcept { return fd_.get(); }
+  unsigned id() const noexcept { return id_; }
+
+  /// Runs the guest until it needs us. A memory fault (EFAULT with exit reason
+  /// KVM_EXIT_MEMORY_FAULT) is an exit, not an error; EFAULT without one is an error, because then
+  /// no address is known.
+  Result<RunOutcome> Run();
+  /// The area shared with KVM: exit reason and data.
+  kvm_run& run() const noexcept { return *reinterpret_cast<kvm_run*>(run_.data()); }
+  /// Bytes of the I/O data of a KVM_EXIT_IO: size * count at its offset, checked against the
+  /// mapping. Empty if KVM's description does not fit.
+  std::span<std::byte> io_data() const noexcept;
+  /// Makes the next (or current, together with a signal) Run() return kInterrupted.
+  void RequestExit() const noexcept;
+  void ClearExitRequest() const noexcept;
+
+  Status SetCpuid(std::span<const kvm_cpuid_entry2> entries) const;
+  Result<kvm_regs> GetRegs() const;
+  Status SetRegs(const kvm_regs& regs) const;
+  Result<kvm_sregs> GetSregs() const;
+  Status SetSregs(const kvm_sregs& sregs) const;
+  Result<kvm_fpu> GetFpu() const;
+  Status SetFpu(const kvm_fpu& fpu) const;
+  Result<kvm_lapic_state> GetLapic() const;
+  Status SetLapic(const kvm_lapic_state& lapic) const;
+  Result<kvm_mp_state> GetMpState() const;
+  Status SetMpState(const kvm_mp_state& state) const;
+  Result<kvm_vcpu_events> GetEvents() const;
+  Status SetEvents(const kvm_vcpu_events& events) const;
+  Result<kvm_debugregs> GetDebugRegs() const;
+  Status SetDebugRegs(const kvm_debugregs& regs) const;
+  /// XCR0 and friends; kUnsupported-like errors where the host has no XSAVE.
+  Result<kvm_xcrs> GetXcrs() const;
+  Status SetXcrs(const kvm_xcrs& xcrs) const;
+  /// Where the vCPU's page tables, as they are now, map this linear address.
+  /// @return the guest physical address; empty where nothing is mapped.
+  Result<std::optional<std::uint64_t>> Translate(std::uint64_t linear_address) const;
+  /// Reads the MSRs of `indices` that this vCPU has; others are left out of the answer.
+  Result<std::vector<kvm_msr_entry>> GetMsrs(std::span<const std::uint32_t> indices) const;
+  /// Writes all of them or says which one KVM refused.
+  Status SetMsrs(std::span<const kvm_msr_entry> entries) const;
+
+ private:
+  Vcpu(UniqueFd fd, Mapping run, unsigned id) : fd_(std::move(fd)), run_(std::move(run)), id_(id) {}
+  UniqueFd fd_;
+  Mapping run_;
+  unsigned id_;
+};
+
+}  // namespace holdfast::kvm

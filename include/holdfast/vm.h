@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <holdfast/error.h>
+#include <holdfast/guest_address.h>
+#include <holdfast/kvm_abi.h>
+#include <holdfast/unique_fd.h>
+
+#include <cstdint>
+
+namespace holdfast::kvm {
+
+class GuestMemfd;
+class System;
+
+/// One memslot as KVM_SET_USER_MEMORY_REGION2 takes it.
+struct Memslot {
+  std::uint32_t slot = 0;            ///< below KVM_CAP_NR_MEMSLOTS
+  std::uint32_t flags = 0;           ///< KVM_MEM_LOG_DIRTY_PAGES …; the bound flag is set for you
+  GuestAddress base;                 ///< page aligned
+  std::uint64_t size = 0;            ///< bytes, page multiple; 0 is refused, see DeleteMemslot
+  std::uint64_t userspace_addr = 0;  ///< page-aligned host address of the guest view
+  const GuestMemfd* guest_memfd = nullptr;  ///< set: the slot is bound to it (Linux 6.8)
+  std::uint64_t guest_memfd_offset = 0;     ///< page-aligned offset in it
+};
+
+/// A KVM virtual machine. Its ioctls work only in the process (address space) that made it; from
+/// any other they fail with EIO.
+///
+/// Thread-safety: the kernel serialises the ioctls; const functions on any thread.
+class Vm {
+ public:
+  /// @param type  a kVmType… number; anything but the default needs kCapVmTypes
+  static Result<Vm> Create(const System& system, unsigned type = abi::kVmTypeDefault);
+
+  int fd() const noexcept { return fd_.get(); }
+  std::size_t vcpu_mmap_size() const noexcept { return vcpu_mmap_size_; }
+  /// KVM_CHECK_EXTENSION for this VM; 0 when unknown.
+  int CheckExtension(int capability) const noexcept;
+
+  /// Creates or changes a memslot. A bound slot's userspace_addr must be a mapping of the same
+  /// guest_memfd at the same offset: KVM takes any address silently, and then its emulator and
+  /// kvmclock see other memory than the guest. RamBlock and AddressSpace make sure of it.
+  Status SetMemslot(const Memslot& slot) const;
+  Status DeleteMemslot(std::uint32_t slot) const;
+
+  /// In-kernel PIC, IOAPIC and local APICs, and the PIT. Before the first vCPU.
+  Status CreateIrqchip() const;
+  Status CreatePit() const;
+  /// Three pages below 4 GiB that Intel hosts need for real mode, outside RAM.
+  Status SetTssAddress(GuestAddress address) const;
+  Status SetIdentityMapAddress(GuestAddress address) const;
+  /// Raises or lowers a global system interrupt.
+  Status SetIrqLine(std::uint32_t gsi, bool level) const;
+  /// State of PIC master (chip 0), slave (1) and IOAPIC (2).
+  Result<kvm_irqchip> GetIrqchip(std::uint32_t chip) const;
+  Status SetIrqchip(const kvm_irqchip& chip) const;
+  Result<kvm_pit_state2> GetPit() const;
+  Status SetPit(const kvm_pit_state2& pit) const;
+  /// KVM_ENABLE_CAP with up to one argument.
+  Status EnableCapability(std::uint32_t capability, std::uint64_t argument = 0) const;
+
+ private:
+  Vm(UniqueFd fd, std::size_t vcpu_mmap_size)
+      : fd_(std::move(fd)), vcpu_mmap_size_(vcpu_mmap_size) {}
+  UniqueFd fd_;
+  std::size_t vcpu_mmap_size_;
+};
+
+}  // namespace holdfast::kvm

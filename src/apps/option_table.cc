@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "apps/option_table.h"
+
+#include "apps/options.h"
+#include "apps/options_parse.h"
+
+namespace holdfast::apps {
+namespace {
+
+// For an option whose argument is taken as it is.
+template <std::string Options::* Member>
+Status Take(Options& options, std::string_view argument) {
+  options.*Member = argument;
+  return {};
+}
+template <std::string machine::MachineConfig::* Member>
+Status TakeForMachine(Options& options, std::string_view argument) {
+  options.machine.*Member = argument;
+  return {};
+}
+template <bool machine::MachineConfig::* Member>
+Status SwitchMachine(Options& options, std::string_view) {
+  options.machine.*Member = true;
+  return {};
+}
+Status Daemonize(Options& options, std::string_view) {
+  options.daemonize = true;
+  return {};
+}
+Status MemPrealloc(Options& options, std::string_view) {
+  options.mem_prealloc = true;
+  return {};
+}
+Status Nothing(Options&, std::string_view) {
+  return {};
+}
+
+using enum OptionSection;
+
+constexpr OptionSpec kTable[] = {
+    {"help", {"h", "?"}, "", kStandard, "display this help and exit", ParseHelp},
+    {"version", {}, "", kStandard, "display version information and exit", ParseVersion},
+    {"machine",
+     {"M"},
+     "[type=]name[,prop[=value][,...]]",
+     kStandard,
+     "selects the machine ('-machine help' for a list, '-machine q35,help' for its properties)\n"
+     "memory-backend=id names the memory backend that is the machine's RAM",
+     ParseMachine},
+    {"accel",
+     {},
+     "[accel=]accelerator[,prop[=value][,...]]",
+     kStandard,
+     "selects the accelerator; kvm is the only one\ndevice=path (KVM device, default /dev/kvm)",
+     ParseAccel},
+    {"enable-kvm",
+     {},
+     "",
+     kStandard,
+     "the same as -accel kvm, which is the default",
+     ParseEnableKvm},
+    {"cpu",
+     {},
+     "model",
+     kStandard,
+     "selects the CPU ('-cpu help' for a list); the default is host, every feature KVM offers",
+     ParseCpu},
+    {"smp",
+     {},
+     "[[cpus=]n][,maxcpus=maxcpus][,sockets=sockets][,cores=cores][,threads=threads]",
+     kStandard,
+     "sets the number of initial CPUs to n, 1 to 255 (default 1)\nmaxcpus= number of CPUs "
+     "including "
+     "offline ones\nsockets=, cores=, threads= how they are arranged; what is left out is "
+     "calculated, cores first",
+     ParseSmp},
+    {"m",
+     {},
+     "[size=]megs[,slots=n,maxmem=size]",
+     kStandard,
+     "sets the size of the guest's RAM (default 128 MiB; suffixes k, M, G, T). The RAM is a "
+     "guest_memfd, as if made by '-object memory-backend-guest-memfd,id=pc.ram,size=size'\n"
+     "slots= and maxmem= are accepted: there is no memory to plug in yet",
+     ParseMemory},
+    {"mem-path",
+     {},
+     "path",
+     kStandard,
+     "puts the RAM that -m makes into the file path, or into a file in the folder path",
+     Take<&Options::mem_path>},
+    {"mem-prealloc",
+     {},
+     "",
+     kStandard,
+     "allocates the RAM that -m makes at the start",
+     MemPrealloc},
+    {"numa",
+     {},
+     "node|dist|cpu|hmat-lb|hmat-cache[,prop[=value][,...]]",
+     kStandard,
+     "divides the machine into NUMA nodes ('-numa help' for the properties)\n"
+     "node[,memdev=id][,cpus=firstcpu[-lastcpu]][,nodeid=node][,initiator=node] makes a node of "
+     "the "
+     "CPUs and of the memory of a backend; the nodes' memory adds up to -m\n"
+     "dist,src=source,dst=destination,val=distance sets the distance between two nodes\n"
+     "cpu,node-id=node[,socket-id=x][,core-id=y][,thread-id=z] puts CPUs into a node\n"
+     "hmat-lb,initiator=node,target=node,hierarchy=memory|first-level|second-level|third-level,"
+     "data-type=access-latency|read-latency|write-latency|access-bandwidth|read-bandwidth|"
+     "write-bandwidth[,latency=ns][,bandwidth=bytes] and hmat-cache,node-id=node,size=size,"
+     "level=level,associativity=none|direct|complex,policy=none|write-back|write-through,line=size "
+     "describe the memory (with -machine hmat=on)",
+     ParseNuma},
+    {"object",
+     {},
+     "typename[,prop[=value][,...]]",
+     kStandard,
+     "creates an object ('-object help' for the types, '-object typename,help' for the "
+     "properties)\nmemory-backend-guest-memfd,id=id,size=size[,bind=auto|on|off] is guest memory "
+     "for -machine memory-backend=id and -numa node,memdev=id; so are memory-backend-memfd, -file, "
+     "-shm and -ram. All have [,prealloc=on|off] and [,policy=bind,host-nodes=list]",
+     ParseObject},
+    {"name",
+     {},
+     "[guest=]string[,process=string][,debug-threads=on|off]",
+     kStandard,
+     "sets the name of the guest, and of the process",
+     ParseName},
+    {"uuid", {}, "uuid", kStandard, "sets the guest's UUID, as the monitor shows it", ParseUuid},
+
+    {"kernel",
+     {},
+     "file",
+     kBoot,
+     "boots this kernel: a bzImage, or an ELF file with a PVH entry",
+     TakeForMachine<&machine::MachineConfig::kernel>},
+    {"append",
+     {},
+     "cmdline",
+     kBoot,
+     "the kernel's command line",
+     TakeForMachine<&machine::MachineConfig::cmdline>},
+    {"initrd",
+     {},
+     "file",
+     kBoot,
+     "the kernel's initial RAM disk",
+     TakeForMachine<&machine::MachineConfig::initrd>},
+
+    {"nographic",
+     {},
+     "",
+     kConsole,
+     "no display; COM1 and the monitor share the terminal (-serial mon:stdio). This is also what "
+     "happens without -nographic and -display, because Holdfast has no window: QEMU would put "
+     "both into its own",
+     ParseNographic},
+    {"display",
+     {},
+     "none",
+     kConsole,
+     "no display; COM1 goes nowhere unless -serial says otherwise",
+     ParseDisplay},
+    {"serial",
+     {},
+     "dev",
+     kConsole,
+     "connects the next serial port, COM1 to COM4, to dev: stdio, mon:stdio (shared with the "
+     "monitor; Ctrl-a h shows the keys), file:path, pty, unix:path[,server=on|off][,wait=on|off], "
+     "null, none (no such port)",
+     ParseSerial},
+    {"monitor",
+     {},
+     "dev",
+     kConsole,
+     "puts the monitor prompt on dev, named as for -serial",
+     ParseMonitor},
+    {"chardev",
+     {},
+     "backend,id=id[,prop=value][,...]",
+     kConsole,
+     "makes a character device for -mon, -serial chardev:id or -monitor chardev:id: "
+     "socket,path=path or socket,host=host,port=port, both with [,server=on|off][,wait=on|off]; "
+     "file,path=path; stdio[,signal=on|off]; pty; null",
+     ParseChardev},
+    {"mon",
+     {},
+     "[chardev=]id[,mode=readline|control][,pretty=on|off]",
+     kConsole,
+     "puts the monitor prompt, or with mode=control the control protocol QMP, on a chardev",
+     ParseMon},
+    {"qmp",
+     {},
+     "dev",
+     kConsole,
+     "serves the control protocol QMP on dev: unix:path[,server=on|off][,wait=on|off], "
+     "tcp:[host]:port with the same, stdio, pty, chardev:id. Several clients may be connected to "
+     "one server at once. There is no password: without host only this machine can connect",
+     ParseQmp},
+    {"qmp-pretty", {}, "dev", kConsole, "like -qmp, in lines for people", ParseQmpPretty},
+    {"vga", {}, "none", kConsole, "accepted: there is no graphics adapter", ParseVga},
+
+    {"device",
+     {},
+     "driver[,prop[=value][,...]]",
+     kDevices,
+     "adds a device ('-device help' for a list, '-device driver,help' for its properties)",
+     ParseDevice},
+    {"nodefaults", {}, "", kDevices, "no serial port and no monitor by default", ParseNoDefaults},
+    {"no-user-config", {}, "", kDevices, "accepted: there are no configuration files", Nothing},
+    {"net", {}, "none", kDevices, "accepted: there are no network devices yet", ParseNet},
+    {"nic", {}, "none", kDevices, "accepted: there are no network devices yet", ParseNet},
+    {"parallel", {}, "none", kDevices, "accepted: there are no parallel ports", ParseParallel},
+
+    {"S",
+     {},
+     "",
+     kRun,
+     "does not start the CPUs ('cont' in the monitor does)",
+     SwitchMachine<&machine::MachineConfig::start_paused>},
+    {"no-reboot",
+     {},
+     "",
+     kRun,
+     "exits instead of rebooting",
+     SwitchMachine<&machine::MachineConfig::no_reboot>},
+    {"no-shutdown",
+     {},
+     "",
+     kRun,
+     "stops the CPUs instead of exiting when the guest powers off",
+     SwitchMachine<&machine::MachineConfig::no_shutdown>},
+    {"action",
+     {},
+     "reboot=reset|shutdown|shutdown=poweroff|pause|panic=shutdown",
+     kRun,
+     "what to do when the guest reboots, powers off or panics",
+     ParseAction},
+
+    {"daemonize",
+     {},
+     "",
+     kHost,
+     "goes into the background once the guest is built; the exit status says whether it was",
+     Daemonize},
+    {"pidfile",
+     {},
+     "file",
+     kHost,
+     "writes the process id to file, locks it, and removes it at the end",
+     Take<&Options::pidfile>},
+
+    {"D",
+     {},
+     "file",
+     kDebug,
+     "writes the log of -d and -trace to file instead of stderr",
+     Take<&Options::log_file>},
+    {"d", {}, "item1[,...]", kDebug, "logs these items ('-d help' for a list)", ParseLogItems},
+    {"trace",
+     {},
+     "[[enable=]pattern][,events=file][,file=file]",
+     kDebug,
+     "turns trace events on ('-trace help' for a list)",
+     ParseTrace},
+    {"msg",
+     {},
+     "[timestamp[=on|off]][,guest-name[=on|off]]",
+     kDebug,
+     "what messages start with",
+     ParseMsg},
+};
+
+}  // namespace
+
+std::string_view SectionTitle(OptionSection section) noexcept {
+  switch (section) {
+    case kStandard:
+      return "Standard options";
+    case kBoot:
+      return "Boot options";
+    case kConsole:
+      return "Console options";
+    case kDevices:
+      return "Device options";
+    case kRun:
+      return "Run control options";
+    case kHost:
+      return "Process options";
+    case kDebug:
+      break;
+  }
+  return "Debug options";
+}
+
+std::span<const OptionSpec> OptionTable() noexcept {
+  return kTable;
+}
+
+const OptionSpec* FindOption(std::string_view name) noexcept {
+  if (name.empty()) return nullptr;
+  for (const OptionSpec& option : kTable) {
+    if (name == option.name || name == option.aliases[0] || name == option.aliases[1]) {
+      return &option;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace holdfast::apps

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include <holdfast/error.h>
+#include <holdfast/kvm_system.h>
+#include <holdfast/ram_block.h>
+#include <holdfast/vm.h>
+
+#include "apps/options.h"
+#include "control/context.h"
+#include "control/human_commands.h"
+#include "control/monitor.h"
+#include "control/qmp_server.h"
+#include "devices/chardev.h"
+#include "devices/console_mux.h"
+#include "machine/machine.h"
+
+namespace holdfast {
+class EventLoop;
+}
+
+namespace holdfast::apps {
+
+/// Everything a running holdfast consists of, wired together: KVM, RAM, consoles, machine,
+/// monitors.
+///
+/// Thread-safety: the main loop's thread.
+class VirtualMachine {
+ public:
+  /// Builds all of it, consoles first, so that what they are called is known early. `loop` outlives
+  /// it. `interrupted` is asked while memory is preallocated, and true ends it.
+  static Result<std::unique_ptr<VirtualMachine>> Build(EventLoop& loop, Options options,
+                                                       std::function<bool()> interrupted = {});
+  VirtualMachine(const VirtualMachine&) = delete;
+  VirtualMachine& operator=(const VirtualMachine&) = delete;
+  ~VirtualMachine();
+
+  /// Lets the guest run, unless -S holds it.
+  Status Start();
+  /// SIGTERM presses the power button of a guest that runs, once; any other signal, a second
+  /// SIGTERM, or one when the guest stands still, ends the monitor.
+  void OnSignal(int signal, int sender);
+  /// What the process ends with, once the loop has ended.
+  int exit_status() const noexcept { return exit_status_; }
+
+ private:
+  VirtualMachine(EventLoop& loop, Options options);
+
+  Status BuildConsoles();
+  Result<devices::Chardev*> BuildSerial(std::size_t index);
+  Result<devices::Chardev*> MakeBackend(std::string_view option, std::string_view word,
+                                        std::string_view label, bool terminal_signals);
+  std::vector<control::ChardevInfo> Chardevs() const;
+  Status BuildMachine(std::function<bool()> interrupted);
+  Status BuildRam(std::function<bool()> interrupted);
+  control::Monitor& AddMonitor(devices::Chardev& front);
+  Status BuildChardevs();
+  Status BuildMonitors();
+  Status BuildQmp(const ChardevRequest& chardev, const MonitorRequest& monitor);
+  devices::Chardev* FindChardev(std::string_view id) const;
+  machine::Machine::Events MachineEvents();
+  void Quit(int status);
+  void QuitOnCommand();
+
+  EventLoop& loop_;
+  int exit_status_ = 0;
+  bool power_button_pressed_ = false;
+  bool guest_runs_ = false;
+
+  // In the order they depend on each other: users after what they use.
+  std::vector<std::unique_ptr<devices::Chardev>> backends_;
+  std::vector<std::string> labels_;                 // of the backends, by the same index
+  std::vector<control::ChardevInfo> qmp_chardevs_;  // sockets that are QMP's alone
+  std::vector<std::unique_ptr<devices::ConsoleMux>> muxes_;
+  std::optional<kvm::System> system_;
+  std::optional<kvm::Vm> vm_;
+  Options options_;  // among it the memory backends, whose memory belongs to vm_
+  std::unique_ptr<machine::Machine> machine_;
+  control::VmContext context_;
+  control::HumanCommands human_commands_{context_};
+  std::vector<std::unique_ptr<control::Monitor>> monitors_;
+  std::unique_ptr<control::QmpServer> qmp_;
+};
+
+}  // namespace holdfast::apps

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <holdfast/error.h>
+
+namespace holdfast::control {
+
+struct VmContext;
+
+/// The commands of the human monitor, under QEMU's names: a line in, text out. Who typed the line
+/// (a terminal, QMP's human-monitor-command) does not matter here.
+///
+/// Thread-safety: the main loop's thread.
+class HumanCommands {
+ public:
+  /// `context` outlives the commands and is complete before the first line.
+  explicit HumanCommands(VmContext& context) : context_(context) {}
+
+  /// Runs one line and returns what it prints, lines ending in "\n". An error is part of the text,
+  /// "Error: …", as in QEMU.
+  std::string Execute(std::string_view line);
+
+ private:
+  /// A command: `name` or `alias`, what follows it, and what it does.
+  struct Command {
+    std::string_view name;
+    std::string_view alias;
+    std::string_view arguments;
+    std::string_view help;
+    Result<std::string> (HumanCommands::*run)(std::string_view arguments);
+    /// Whether `name/format` is taken too (x, xp).
+    bool takes_format = false;
+  };
+  static std::span<const Command> Commands() noexcept;
+  static std::span<const Command> InfoCommands() noexcept;
+  /// Runs the command of the table and says so if there is none; `prefix` is "info " or empty.
+  std::string Run(std::span<const Command> commands, std::string_view prefix, std::string_view name,
+                  std::string_view arguments);
+
+  // human_commands.cc
+  Result<std::string> Help(std::string_view arguments);
+  Result<std::string> Info(std::string_view arguments);
+  Result<std::string> Stop(std::string_view arguments);
+  Result<std::string> Continue(std::string_view arguments);
+  Result<std::string> Quit(std::string_view arguments);
+  Result<std::string> SystemReset(std::string_view arguments);
+  Result<std::string> SystemPowerdown(std::string_view arguments);
+  Result<std::string> TraceEvent(std::string_view arguments);
+
+  // human_info.cc
+  Result<std::string> InfoChardev(std::string_view arguments);
+  Result<std::string> InfoCpus(std::string_view arguments);
+  Result<std::string> InfoKvm(std::string_view arguments);
+  Result<std::string> InfoMemdev(std::string_view arguments);
+  Result<std::string> InfoMemorySizeSummary(std::string_view arguments);
+  Result<std::string> InfoName(std::string_view arguments);
+  Result<std::string> InfoNuma(std::string_view arguments);
+  Result<std::string> InfoQtree(std::string_view arguments);
+  Result<std::string> InfoRegisters(std::string_view arguments);
+  Result<std::string> InfoStatus(std::string_view arguments);
+  Result<std::string> InfoTraceEvents(std::string_view arguments);
+  Result<std::string> InfoUuid(std::string_view arguments);
+  Result<std::string> InfoVersion(std::string_view arguments);
+
+  // human_memory.cc
+  Result<std::string> Examine(std::string_view arguments);
+  Result<std::string> ExaminePhysical(std::string_view arguments);
+  Result<std::string> InfoMtree(std::string_view arguments);
+  Result<std::string> InfoRamblock(std::string_view arguments);
+
+  VmContext& context_;
+};
+
+}  // namespace holdfast::control

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/qmp_commands.h"
+
+namespace holdfast::control {
+namespace {
+
+struct Complete : Schema {
+  Complete() {
+    DefineControlCommands(*this);
+    DefineMachineCommands(*this);
+    DefineMemoryCommands(*this);
+    DefineMemoryMapCommand(*this);
+    DefineObjectCommands(*this);
+    DefineStatsCommands(*this);
+    DefineTraceCommands(*this);
+  }
+};
+
+}  // namespace
+
+const Schema& QmpSchema() {
+  // Made when the first client asks: a start without one does not pay for it.
+  static const Complete schema;
+  return schema;
+}
+
+}  // namespace holdfast::control

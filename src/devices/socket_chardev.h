@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "devices/fd_chardev.h"
+#include "devices/stream_socket.h"
+
+namespace holdfast::devices {
+
+/// A stream socket (Unix or TCP), as its server or as a client.
+///
+/// A server has one client at a time, further ones wait in the queue, and a new one may come when
+/// the old one has gone. Output without client is dropped. A client that loses its server stays
+/// without one.
+class SocketChardev final : public FdChardev {
+ public:
+  static Result<std::unique_ptr<Chardev>> Create(EventLoop& loop, SocketSpec spec);
+  SocketChardev(const SocketChardev&) = delete;
+  SocketChardev& operator=(const SocketChardev&) = delete;
+  ~SocketChardev() override;
+
+  std::string Describe() const override;
+
+ private:
+  SocketChardev(EventLoop& loop, SocketSpec spec) : FdChardev(loop), spec_(std::move(spec)) {}
+  Status WatchListener();
+  void OnClient();
+  void OnInputEnd() override;
+  void OnOutputError(int os_errno) override;
+  void DropPeer();
+
+  const SocketSpec spec_;
+  std::optional<ListeningSocket> listener_;
+  UniqueFd peer_;
+  bool watching_ = false;  // the listener; only without a client
+};
+
+}  // namespace holdfast::devices

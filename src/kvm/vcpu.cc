@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <holdfast/units.h>
+#include <holdfast/vcpu.h>
+#include <holdfast/vm.h>
+#include <sys/mman.h>
+
+#include <atomic>
+
+#include "kvm/flex_buffer.h"
+#include "kvm/ioctl.h"
+
+namespace holdfast::kvm {
+namespace {
+
+template <typename T>
+Result<T> Get(int fd, const Request<T>& request) {
+  T state{};
+  HF_TRY_STATUS(Call(fd, request, state));
+  return state;
+}
+
+template <typename T>
+Status Set(int fd, const Request<T>& request, const T& state) {
+  HF_TRY_STATUS(Call(fd, request, state));
+  return {};
+}
+
+}  // namespace
+
+Result<Vcpu> Vcpu::Create(const Vm& vm, unsigned id) {
+  auto fd = Call(vm.fd(), kCreateVcpu, id);
+  if (!fd) return Fail(std::move(fd).error().Wrap(fmt::format("creating vCPU {}", id)));
+  UniqueFd owner(*fd);
+  HF_TRY(Mapping run, Mapping::MapFile(owner.get(), 0, vm.vcpu_mmap_size(), PROT_READ | PROT_WRITE,
+                                       "a vCPU's shared area"));
+  return Vcpu(std::move(owner), std::move(run), id);
+}
+
+Result<Vcpu::RunOutcome> Vcpu::Run() {
+  if (::ioctl(fd_.get(), kRun.number, 0) >= 0) return RunOutcome::kExit;
+  switch (errno) {
+    case EINTR:
+    case EAGAIN:  // an application processor that waits for its INIT and was woken
+      return RunOutcome::kInterrupted;
+    case EFAULT:
+    case EHWPOISON:
+      if (run().exit_reason == abi::kExitMemoryFault) return RunOutcome::kExit;
+      [[fallthrough]];
+    default:
+      return FailErrno(kRun.name);
+  }
+}
+
+std::span<std::byte> Vcpu::io_data() const noexcept {
+  const auto& io = run().io;
+  const std::uint64_t length = std::uint64_t{io.size} * io.count;
+  if (!RangeFits(io.data_offset, length, run_.size())) return {};
+  return run_.bytes().subspan(io.data_offset, length);
+}
+
+void Vcpu::RequestExit() const noexcept {
+  std::atomic_ref(run().immediate_exit).store(1, std::memory_order_relaxed);
+}
+
+void Vcpu::ClearExitRequest() const noexcept {
+  std::atomic_ref(run().immediate_exit).store(0, std::memory_order_relaxed);
+}
+
+Status Vcpu::SetCpuid(std::span<const kvm_cpuid_entry2> entries) const {
+  FlexBuffer<kvm_cpuid_entry2, abi::kCpuid2HeaderSize> buffer(entries);
+  HF_TRY_STATUS(Call(fd_.get(), kSetCpuid2, buffer.data()));
+  return {};
+}
+
+Result<kvm_regs> Vcpu::GetRegs() const {
+  return Get(fd_.get(), kGetRegs);
+}
+Status Vcpu::SetRegs(const kvm_regs& regs) const {
+  return Set(fd_.get(), kSetRegs, regs);
+}
+Result<kvm_sregs> Vcpu::GetSregs() const {
+  return Get(fd_.get(), kGetSregs);
+}
+Status Vcpu::SetSregs(const kvm_sregs& sregs) const {
+  return Set(fd_.get(), kSetSregs, sregs);
+}
+Result<kvm_fpu> Vcpu::GetFpu() const {
+  return Get(fd_.get(), kGetFpu);
+}
+Status Vcpu::SetFpu(const kvm_fpu& fpu) const {
+  return Set(fd_.get(), kSetFpu, fpu);
+}
+Result<kvm_lapic_state> Vcpu::GetLapic() const {
+  return Get(fd_.get(), kGetLapic);
+}
+Status Vcpu::SetLapic(const kvm_lapic_state& lapic) const {
+  return Set(fd_.get(), kSetLapic, lapic);
+}
+Result<kvm_mp_state> Vcpu::GetMpState() const {
+  return Get(fd_.get(), kGetMpState);
+}
+Status Vcpu::SetMpState(const kvm_mp_state& state) const {
+  return Set(fd_.get(), kSetMpState, state);
+}
+Result<kvm_vcpu_events> Vcpu::GetEvents() const {
+  return Get(fd_.get(), kGetVcpuEvents);
+}
+Status Vcpu::SetEvents(const kvm_vcpu_events& events) const {
+  return Set(fd_.get(), kSetVcpuEvents, events);
+}
+Result<kvm_debugregs> Vcpu::GetDebugRegs() const {
+  return Get(fd_.get(), kGetDebugregs);
+}
+Status Vcpu::SetDebugRegs(const kvm_debugregs& regs) const {
+  return Set(fd_.get(), kSetDebugregs, regs);
+}
+Result<kvm_xcrs> Vcpu::GetXcrs() const {
+  return Get(fd_.get(), kGetXcrs);
+}
+Status Vcpu::SetXcrs(const kvm_xcrs& xcrs) const {
+  return Set(fd_.get(), kSetXcrs, xcrs);
+}
+
+Result<std::optional<std::uint64_t>> Vcpu::Translate(std::uint64_t linear_address) const {
+  kvm_translation translation{};
+  translation.linear_address = linear_address;
+  HF_TRY_STATUS(Call(fd_.get(), kTranslate, translation));
+  if (translation.valid == 0) return std::nullopt;
+  return translation.physical_address;
+}
+
+Result<std::vector<kvm_msr_entry>> Vcpu::GetMsrs(std::span<const std::uint32_t> indices) const {
+  std::vector<kvm_msr_entry> known;
+  std::vector<kvm_msr_entry> wanted(indices.size());
+  for (std::size_t i = 0; i < indices.size(); ++i) wanted[i].index = indices[i];
+  std::span<const kvm_msr_entry> rest(wanted);
+  // The kernel stops at the first MSR this vCPU does not have and says how many it read: skip
+  // that one and go on.
+  while (!rest.empty()) {
+    FlexBuffer<kvm_msr_entry, abi::kMsrsHeaderSize> buffer(rest);
+    HF_TRY(const int done, Call(fd_.get(), kGetMsrs, buffer.data()));
+    const auto count = std::min(static_cast<std::size_t>(done), rest.size());
+    const std::vector<kvm_msr_entry> read = buffer.Entries();
+    known.insert(known.end(), read.begin(), read.begin() + static_cast<std::ptrdiff_t>(count));
+    rest = rest.subspan(std::min(count + 1, rest.size()));
+  }
+  return known;
+}
+
+Status Vcpu::SetMsrs(std::span<const kvm_msr_entry> entries) const {
+  FlexBuffer<kvm_msr_entry, abi::kMsrsHeaderSize> buffer(entries);
+  HF_TRY(const int done, Call(fd_.get(), kSetMsrs, buffer.data()));
+  if (static_cast<std::size_t>(done) != entries.size()) {
+    return Fail(Errc::kUnsupported,
+                fmt::format("KVM refuses to set MSR {:#x} of vCPU {}",
+                            entries[static_cast<std::size_t>(done)].index, id_));
+  }
+  return {};
+}
+
+}  // namespace holdfast::kvm

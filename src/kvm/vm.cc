@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <holdfast/guest_memfd.h>
+#include <holdfast/kvm_system.h>
+#include <holdfast/vm.h>
+
+#include "base/trace.h"
+#include "kvm/ioctl.h"
+
+namespace holdfast::kvm {
+
+Result<Vm> Vm::Create(const System& system, unsigned type) {
+  auto fd = Call(system.fd(), kCreateVm, type);
+  if (!fd) {
+    return Fail(std::move(fd).error().Wrap(fmt::format("creating a VM of type {}", type)));
+  }
+  return Vm(UniqueFd(*fd), system.vcpu_mmap_size());
+}
+
+int Vm::CheckExtension(int capability) const noexcept {
+  const auto answer = Call(fd_.get(), kCheckExtension, static_cast<unsigned long>(capability));
+  return answer ? *answer : 0;
+}
+
+Status Vm::SetMemslot(const Memslot& slot) const {
+  if (slot.size == 0) {
+    return Fail(Errc::kInvalidArgument, fmt::format("memslot {} would be empty", slot.slot));
+  }
+  abi::UserspaceMemoryRegion2 region{};
+  region.slot = slot.slot;
+  region.flags = slot.flags;
+  region.guest_phys_addr = slot.base.value();
+  region.memory_size = slot.size;
+  region.userspace_addr = slot.userspace_addr;
+  if (slot.guest_memfd != nullptr) {
+    region.flags |= abi::kMemGuestMemfd;
+    region.guest_memfd = static_cast<std::uint32_t>(slot.guest_memfd->fd());
+    region.guest_memfd_offset = slot.guest_memfd_offset;
+  }
+  auto answer = Call(fd_.get(), kSetUserMemoryRegion2, region);
+  HF_TRACE(kvm_set_user_memory, 0, region.slot, region.flags, region.guest_phys_addr,
+           region.memory_size, region.userspace_addr,
+           slot.guest_memfd != nullptr ? slot.guest_memfd->fd() : -1, region.guest_memfd_offset,
+           answer ? 0 : -answer.error().os_errno());
+  if (!answer) {
+    return Fail(std::move(answer).error().Wrap(
+        fmt::format("making memslot {} of {:#x} bytes at guest physical address {:#x}", slot.slot,
+                    slot.size, slot.base.value())));
+  }
+  return {};
+}
+
+Status Vm::DeleteMemslot(std::uint32_t slot) const {
+  abi::UserspaceMemoryRegion2 region{};
+  region.slot = slot;
+  auto answer = Call(fd_.get(), kSetUserMemoryRegion2, region);
+  if (!answer) {
+    return Fail(std::move(answer).error().Wrap(fmt::format("deleting memslot {}", slot)));
+  }
+  return {};
+}
+
+Status Vm::CreateIrqchip() const {
+  HF_TRY_STATUS(Call(fd_.get(), kCreateIrqchip));
+  return {};
+}
+
+Status Vm::CreatePit() const {
+  kvm_pit_config config{};
+  // The speaker port (0x61) is KVM's too: Linux calibrates its TSC through it.
+  config.flags = KVM_PIT_SPEAKER_DUMMY;
+  HF_TRY_STATUS(Call(fd_.get(), kCreatePit2, config));
+  return {};
+}
+
+Status Vm::SetTssAddress(GuestAddress address) const {
+  HF_TRY_STATUS(Call(fd_.get(), kSetTssAddr, address.value()));
+  return {};
+}
+
+Status Vm::SetIdentityMapAddress(GuestAddress address) const {
+  const __u64 value = address.value();
+  HF_TRY_STATUS(Call(fd_.get(), kSetIdentityMapAddr, value));
+  return {};
+}
+
+Status Vm::SetIrqLine(std::uint32_t gsi, bool level) const {
+  kvm_irq_level request{};
+  request.irq = gsi;
+  request.level = level ? 1 : 0;
+  HF_TRY_STATUS(Call(fd_.get(), kIrqLine, request));
+  return {};
+}
+
+Result<kvm_irqchip> Vm::GetIrqchip(std::uint32_t chip) const {
+  kvm_irqchip state{};
+  state.chip_id = chip;
+  HF_TRY_STATUS(Call(fd_.get(), kGetIrqchip, state));
+  return state;
+}
+
+Status Vm::SetIrqchip(const kvm_irqchip& chip) const {
+  HF_TRY_STATUS(Call(fd_.get(), kSetIrqchip, chip));
+  return {};
+}
+
+Result<kvm_pit_state2> Vm::GetPit() const {
+  kvm_pit_state2 state{};
+  HF_TRY_STATUS(Call(fd_.get(), kGetPit2, state));
+  return state;
+}
+
+Status Vm::SetPit(const kvm_pit_state2& pit) const {
+  HF_TRY_STATUS(Call(fd_.get(), kSetPit2, pit));
+  return {};
+}
+
+Status Vm::EnableCapability(std::uint32_t capability, std::uint64_t argument) const {
+  kvm_enable_cap request{};
+  request.cap = capability;
+  request.args[0] = argument;
+  HF_TRY_STATUS(Call(fd_.get(), kEnableCap, request));
+  return {};
+}
+
+}  // namespace holdfast::kvm

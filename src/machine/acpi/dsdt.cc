@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/acpi/dsdt.h"
+
+#include <string>
+
+#include "devices/acpi_pm_regs.h"
+#include "machine/acpi/aml.h"
+
+namespace holdfast::machine::acpi {
+namespace {
+
+using aml::Term;
+
+constexpr struct {
+  std::uint16_t port;
+  unsigned irq;
+} kSerialPorts[] = {{0x3f8, 4}, {0x2f8, 3}, {0x3e8, 4}, {0x2e8, 3}};
+
+constexpr std::uint64_t kPresentAndWorking = 0x0f;  // _STA: present, enabled, shown, functioning
+
+Term SerialPort(unsigned index) {
+  const auto& port = kSerialPorts[index];
+  return aml::Device(
+      "COM" + std::to_string(index + 1),
+      {aml::Name("_HID", aml::EisaId("PNP0501")), aml::Name("_UID", aml::Integer(index + 1)),
+       aml::Name("_STA", aml::Integer(kPresentAndWorking)),
+       aml::Name("_CRS",
+                 aml::ResourceTemplate({aml::IoPorts(port.port, 8), aml::IsaIrq(port.irq)}))});
+}
+
+Term RealTimeClock() {
+  return aml::Device(
+      "RTC", {aml::Name("_HID", aml::EisaId("PNP0B00")),
+              aml::Name("_CRS", aml::ResourceTemplate({aml::IoPorts(0x70, 2), aml::IsaIrq(8)}))});
+}
+
+Term Pvpanic(std::uint16_t port) {
+  return aml::Device("PEVT", {aml::Name("_HID", aml::String("QEMU0001")),
+                              aml::Name("_STA", aml::Integer(kPresentAndWorking)),
+                              aml::Name("_CRS", aml::ResourceTemplate({aml::IoPorts(port, 1)}))});
+}
+
+}  // namespace
+
+Bytes BuildDsdt(const AcpiConfig& config) {
+  std::vector<Term> devices;
+  for (unsigned i = 0; i < config.serial_ports.size(); ++i)
+    if (config.serial_ports[i]) devices.push_back(SerialPort(i));
+  devices.push_back(RealTimeClock());
+  if (config.pvpanic_port) devices.push_back(Pvpanic(*config.pvpanic_port));
+
+  // SLP_TYPa, SLP_TYPb, two reserved.
+  const Term soft_off = aml::Integer(devices::acpi::kSleepTypeS5);
+  const Term contents = aml::Sequence({
+      aml::Name("\\_S5", aml::Package({soft_off, soft_off, aml::Integer(0), aml::Integer(0)})),
+      aml::Scope("\\_SB", devices),
+  });
+  // Revision 2 makes AML integers 64 bits wide.
+  return TableWriter("DSDT", 2).Raw(contents.bytes).Finish();
+}
+
+}  // namespace holdfast::machine::acpi

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include <holdfast/error.h>
+
+#include "machine/config.h"
+#include "machine/cpu_info.h"
+#include "machine/shutdown_cause.h"
+
+namespace holdfast {
+class AddressSpace;
+class EventLoop;
+class RamBlock;
+namespace devices {
+class Bus;
+}
+namespace kvm {
+class Stats;
+class System;
+class Vm;
+}  // namespace kvm
+}  // namespace holdfast
+
+namespace holdfast::machine {
+
+/// QEMU's run states, as far as they exist here; names as in `info status`.
+enum class RunState { kPrelaunch, kRunning, kPaused, kShutdown, kGuestPanicked, kInternalError };
+std::string_view RunStateName(RunState state) noexcept;
+
+/// An x86 machine (QEMU's q35 without its PCI devices so far) with its vCPU threads.
+///
+/// Thread-safety: all public functions on the main loop's thread. vCPU threads talk to the main
+/// thread only through EventLoop::Post.
+class Machine {
+ public:
+  /// What becomes of a guest that has panicked.
+  enum class PanicAction : std::uint8_t { kRun, kPause, kPoweroff };
+
+  /// What happens to the machine and interests its owner; called on the main loop's thread. All but
+  /// `quit` may be empty. Where one cause makes several happen, they come in the order below.
+  struct Events {
+    /// The power button was pressed, by whomever.
+    std::function<void()> powerdown = {};
+    /// The guest said so through pvpanic; what follows is `action`.
+    std::function<void(PanicAction action)> guest_panicked = {};
+    /// The guest told through pvpanic that its crash kernel takes over; it runs on.
+    std::function<void()> guest_crash_loaded = {};
+    /// The machine was reset; it runs on afterwards if it ran.
+    std::function<void(ShutdownCause cause)> reset = {};
+    /// The machine ends, or with -no-shutdown would end now.
+    std::function<void(ShutdownCause cause)> shutdown = {};
+    /// Every change of state().
+    std::function<void(RunState)> state_changed = {};
+    /// The machine is over: exit with `status`. Not called where -no-shutdown keeps it.
+    std::function<void(int status)> quit = {};
+  };
+
+  /// Builds the machine around `vm` with the blocks of `ram`, one behind the other, as its RAM,
+  /// loads the guest into it and leaves the vCPUs standing at their first instruction. With
+  /// config.numa the blocks are those of the nodes that have memory, in the order of their ids.
+  /// `loop`, `vm` and the blocks outlive the machine.
+  static Result<std::unique_ptr<Machine>> Create(EventLoop& loop, kvm::System& system, kvm::Vm& vm,
+                                                 std::span<RamBlock* const> ram,
+                                                 MachineConfig config, Events events);
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+  /// Stops and joins the vCPU threads.
+  ~Machine();
+
+  RunState state() const noexcept;
+  const MachineConfig& config() const noexcept;
+  /// Whether the vCPUs run.
+  bool running() const noexcept { return state() == RunState::kRunning; }
+
+  /// Lets the vCPUs run (`cont`, or the start without -S). From kShutdown or kGuestPanicked a
+  /// Reset() must come first.
+  Status Resume();
+  /// Stops all vCPUs and waits until they stand (`stop`).
+  void Pause();
+  /// Power-on state, guest reloaded; the vCPUs run on if they ran (`system_reset`).
+  Status Reset(ShutdownCause cause = ShutdownCause::kHostQmpSystemReset);
+  /// Ends the machine from outside (`quit`, a signal), -no-shutdown or not: Events::shutdown, then
+  /// Events::quit.
+  void Quit(ShutdownCause cause, int status = 0);
+  /// Presses the ACPI power button (`system_powerdown`, first SIGTERM).
+  void PowerButton();
+  /// A break condition on serial port `port` (0 is COM1); nothing where there is no such port.
+  /// Linux takes it as magic SysRq.
+  void SendBreak(std::size_t port);
+
+  /// The devices behind I/O ports and behind memory-mapped ranges, for listings.
+  const devices::Bus& io() const noexcept;
+  const devices::Bus& mmio() const noexcept;
+  /// Guest RAM: where its regions lie, and access to it.
+  const AddressSpace& memory() const noexcept;
+  /// The CPUs the machine can have (-smp maxcpus=), by index; the first config().smp.cpus exist.
+  std::vector<CpuInfo> possible_cpus() const;
+  /// Those that exist.
+  std::vector<VcpuInfo> vcpus() const;
+  /// The registers of vCPU `index`, which is made to stand for that moment if it runs.
+  /// @return kInvalidArgument if there is no such vCPU; else the failed ioctl
+  Result<VcpuRegisters> Registers(unsigned index);
+  /// Where vCPU `index` would find this virtual address just now; the vCPU stands meanwhile.
+  /// @return the guest physical address, empty where nothing is mapped; errors as for Registers()
+  Result<std::optional<std::uint64_t>> Translate(unsigned index, std::uint64_t virtual_address);
+  /// KVM's statistics of vCPU `index`; the first time it is made to stand for a moment.
+  /// @return kInvalidArgument if there is no such vCPU; kUnsupported before Linux 5.14
+  Result<const kvm::Stats*> VcpuStats(unsigned index);
+
+ private:
+  class Impl;
+  explicit Machine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace holdfast::machine

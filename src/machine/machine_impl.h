@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <fmt/format.h>
+#include <holdfast/address_space.h>
+#include <holdfast/error.h>
+
+#include <array>
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "kvm/stats.h"
+#include "machine/acpi/tables.h"
+#include "machine/boot/boot_source.h"
+#include "machine/boot/ram_layout.h"
+#include "machine/machine.h"
+#include "machine/platform.h"
+#include "machine/vcpu_state.h"
+#include "machine/vcpu_thread.h"
+
+namespace holdfast::machine {
+
+/// What Machine is made of: machine_build.cc puts it together, machine.cc lives with it.
+///
+/// Thread-safety: everything belongs to the main thread except epoch_ and the Request functions,
+/// which vCPU threads call from device callbacks.
+class Machine::Impl {
+ public:
+  Impl(EventLoop& loop, kvm::Vm& vm, MachineConfig config, Events events)
+      : config_(std::move(config)), loop_(loop), vm_(vm), events_(std::move(events)), ram_(&vm) {}
+
+  /// The order matters: memslots before devices that register with KVM (a grace period each
+  /// otherwise), interrupt controllers before vCPUs, everything before the guest is loaded.
+  Status Build(kvm::System& system, std::span<RamBlock* const> ram);
+
+  RunState state() const noexcept { return state_; }
+  const MachineConfig& config() const noexcept { return config_; }
+  const Platform& platform() const noexcept { return *platform_; }
+
+  Status Resume();
+  void Pause();
+  Status Reset(ShutdownCause cause);
+  void Quit(ShutdownCause cause, int status);
+  void PowerButton();
+  void SendBreak(std::size_t port) { platform_->SendBreak(port); }
+
+  const AddressSpace& memory() const noexcept { return ram_; }
+  CpuInfo CpuAt(unsigned index) const;
+  std::vector<VcpuInfo> Vcpus() const;
+  /// Calls `ask(vcpu)` while vCPU `index` stands.
+  template <typename Ask>
+  auto AskVcpu(unsigned index, Ask ask) -> decltype(ask(std::declval<const kvm::Vcpu&>())) {
+    if (index >= vcpus_.size()) {
+      return Fail(Errc::kInvalidArgument, fmt::format("there is no CPU {}", index),
+                  fmt::format("The last one is {}.", vcpus_.size() - 1));
+    }
+    VcpuThread& thread = *vcpus_[index];
+    if (state_ != RunState::kRunning) return ask(thread.vcpu());
+    thread.Stop();
+    thread.WaitUntilStanding();
+    auto answer = ask(thread.vcpu());
+    if (!thread.stopped_itself()) thread.Run();
+    return answer;
+  }
+  /// KVM's statistics of the vCPUs that somebody asked for.
+  std::map<unsigned, kvm::Stats>& vcpu_stats() noexcept { return vcpu_stats_; }
+
+ private:
+  // KVM's interrupt controllers and timer as they were made; there is no other way back.
+  struct ChipState {
+    std::array<kvm_irqchip, 3> irqchips;
+    kvm_pit_state2 pit;
+  };
+
+  // Building (machine_build.cc).
+  Status MapRam(std::span<RamBlock* const> blocks, unsigned guest_phys_bits);
+  Status CreateChips();
+  Status CreateVcpus(kvm::System& system, std::span<const kvm_cpuid_entry2> cpuid);
+  Status CreatePlatform();
+  Status PrepareAcpi();
+  Status LoadAndEnter();
+
+  // Living (machine.cc). The Request functions run on vCPU threads.
+  void Request(std::function<void()> on_main_thread);
+  void RequestReset(const char* reason);
+  void RequestShutdown();
+  void RequestExit(int status);
+  void RequestPanic(devices::Pvpanic::Event event);
+  void RequestInternalError(Error error);
+
+  void OnGuestReset();
+  void OnGuestShutdown(ShutdownCause cause);
+  void OnGuestPanic();
+  void OnInternalError(const Error& error);
+  void OnGuestExit(int status);
+  void End(int status);
+  void TellShutdown(ShutdownCause cause);
+
+  Status RestorePowerOnState();
+  void StopVcpus();
+  void RunVcpus();
+  void SetState(RunState state);
+
+  const MachineConfig config_;
+  EventLoop& loop_;
+  kvm::Vm& vm_;
+  const Events events_;
+  RunState state_ = RunState::kPrelaunch;
+  // Counts resets. A request made before the last one is about a guest that no longer exists.
+  std::atomic<std::uint64_t> epoch_{0};
+
+  std::map<unsigned, kvm::Stats> vcpu_stats_;
+
+  AddressSpace ram_;
+  std::vector<boot::RamRange> ram_ranges_;
+  boot::BootSource source_;
+  acpi::AcpiTables acpi_;
+  std::unique_ptr<Platform> platform_;
+  ChipState chips_{};
+  std::vector<std::uint32_t> apic_ids_;
+  std::vector<PowerOnState> power_on_;              // by vCPU index
+  std::vector<std::unique_ptr<VcpuThread>> vcpus_;  // last: their threads use all of the above
+};
+
+}  // namespace holdfast::machine

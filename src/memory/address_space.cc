@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <holdfast/address_space.h>
+#include <holdfast/ram_block.h>
+#include <holdfast/units.h>
+#include <holdfast/vm.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace holdfast {
+
+namespace {
+
+// Allocates and maps the pages of a piece of the host view in one go, which costs a fraction of a
+// page fault for each. Only a hint: what fails here fails, or does not, when the piece is used.
+void Populate(std::span<std::byte> piece) {
+  const auto address = reinterpret_cast<std::uint64_t>(piece.data());
+  const std::uint64_t lead = address % kPageSize;
+  (void)::madvise(piece.data() - lead, AlignUp(lead + piece.size(), kPageSize),
+                  MADV_POPULATE_WRITE);
+}
+
+}  // namespace
+
+AddressSpace::~AddressSpace() {
+  if (vm_ == nullptr) return;
+  // Nothing can be done about a failure here, and nothing uses the slot any more.
+  for (const Region& region : regions_) (void)vm_->DeleteMemslot(region.memslot);
+}
+
+Status AddressSpace::AddRam(GuestAddress base, std::uint64_t size, RamBlock& block,
+                            std::uint64_t block_offset) {
+  const auto refuse = [&](std::string_view why) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("cannot map {:#x} bytes of '{}' at guest physical address {:#x}: {}",
+                            size, block.id(), base.value(), why));
+  };
+  if (size == 0) return refuse("the range is empty");
+  if (!IsPageAligned(base.value() | size | block_offset)) return refuse("it is not page aligned");
+  const auto end = CheckedAdd(base.value(), size);
+  if (!end) return refuse("the range wraps");
+  if (!RangeFits(block_offset, size, block.size())) return refuse("the block ends before");
+  if (block.readonly()) return refuse("it is read-only memory (readonly=on with share=on)");
+  const auto next = std::ranges::lower_bound(regions_, base, {}, &Region::base);
+  if (next != regions_.end() && next->base.value() < *end) return refuse("other RAM lies there");
+  if (next != regions_.begin()) {
+    const Region& before = *std::prev(next);
+    if (before.base.value() + before.size > base.value()) return refuse("other RAM lies there");
+  }
+
+  if (vm_ != nullptr) {
+    kvm::Memslot slot;
+    slot.slot = next_memslot_;
+    slot.base = base;
+    slot.size = size;
+    slot.userspace_addr = block.guest_view_address() + block_offset;
+    if (block.bound()) {
+      slot.guest_memfd = block.guest_memfd();
+      slot.guest_memfd_offset = block_offset;
+    }
+    HF_TRY_STATUS(vm_->SetMemslot(slot));
+  }
+  regions_.insert(next, Region{base, size, &block, block_offset, next_memslot_});
+  ++next_memslot_;
+  return {};
+}
+
+GuestAddress AddressSpace::end() const noexcept {
+  return regions_.empty() ? GuestAddress() : regions_.back().base + regions_.back().size;
+}
+
+std::uint64_t AddressSpace::total_size() const noexcept {
+  std::uint64_t total = 0;
+  for (const Region& region : regions_) total += region.size;
+  return total;
+}
+
+const AddressSpace::Region* AddressSpace::Find(GuestAddress address) const noexcept {
+  auto next = std::ranges::upper_bound(regions_, address, {}, &Region::base);
+  if (next == regions_.begin()) return nullptr;
+  const Region& region = *std::prev(next);
+  return address.value() - region.base.value() < region.size ? &region : nullptr;
+}
+
+template <typename Fn>
+Status AddressSpace::ForEachPiece(GuestAddress address, std::uint64_t size, Fn&& fn) const {
+  const auto not_ram = [&] {
+    return Fail(
+        Errc::kInvalidArgument,
+        fmt::format("guest physical range {:#x} + {:#x} is not all RAM", address.value(), size));
+  };
+  // Twice over the regions: a range that is not all RAM must leave everything untouched.
+  if (!CheckedAdd(address.value(), size)) return not_ram();
+  for (std::uint64_t done = 0; done < size;) {
+    const Region* region = Find(address + done);
+    if (region == nullptr) return not_ram();
+    done += region->size - (address.value() + done - region->base.value());
+  }
+  for (std::uint64_t done = 0; done < size;) {
+    const Region& region = *Find(address + done);
+    const std::uint64_t offset = address.value() + done - region.base.value();
+    const std::uint64_t length = std::min(region.size - offset, size - done);
+    HF_TRY_STATUS(fn(region.block->host_view().subspan(region.block_offset + offset, length)));
+    done += length;
+  }
+  return {};
+}
+
+Status AddressSpace::Read(GuestAddress from, std::span<std::byte> to) const {
+  return ForEachPiece(from, to.size(), [&](std::span<std::byte> piece) -> Status {
+    std::memcpy(to.data(), piece.data(), piece.size());
+    to = to.subspan(piece.size());
+    return {};
+  });
+}
+
+Status AddressSpace::Write(GuestAddress to, std::span<const std::byte> from) const {
+  return ForEachPiece(to, from.size(), [&](std::span<std::byte> piece) -> Status {
+    std::memcpy(piece.data(), from.data(), piece.size());
+    from = from.subspan(piece.size());
+    return {};
+  });
+}
+
+Status AddressSpace::Fill(GuestAddress to, std::uint64_t size, std::byte value) const {
+  return ForEachPiece(to, size, [&](std::span<std::byte> piece) -> Status {
+    std::memset(piece.data(), std::to_integer<int>(value), piece.size());
+    return {};
+  });
+}
+
+Status AddressSpace::ReadFile(int fd, std::uint64_t file_offset, GuestAddress to,
+                              std::uint64_t size) const {
+  return ForEachPiece(to, size, [&](std::span<std::byte> piece) -> Status {
+    Populate(piece);
+    while (!piece.empty()) {
+      const ssize_t got = ::pread(fd, piece.data(), piece.size(), static_cast<off_t>(file_offset));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) return FailErrno("reading a file into guest memory");
+      if (got == 0) {
+        return Fail(Errc::kMalformed, fmt::format("the file ends at {:#x}, {} bytes too early",
+                                                  file_offset, piece.size()));
+      }
+      piece = piece.subspan(static_cast<std::size_t>(got));
+      file_offset += static_cast<std::uint64_t>(got);
+    }
+    return {};
+  });
+}
+
+}  // namespace holdfast

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <holdfast/ram_block.h>
+#include <holdfast/vm.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+namespace holdfast {
+namespace {
+
+int MapFlags(const RamBlock::Attributes& attributes) {
+  return (attributes.shared ? MAP_SHARED : MAP_PRIVATE) | (attributes.reserve ? 0 : MAP_NORESERVE);
+}
+int Protection(const RamBlock::Attributes& attributes) {
+  return attributes.readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<RamBlock>> RamBlock::CreateGuestMemfd(kvm::Vm& vm, std::string id,
+                                                             std::uint64_t size, bool bind) {
+  std::unique_ptr<RamBlock> block(new RamBlock(std::move(id), size));
+  HF_TRY(kvm::GuestMemfd memfd,
+         kvm::GuestMemfd::Create(vm, size, kvm::GuestMemfd::Access::kHostShared));
+  // The guest view is readable and writable only because KVM's accesses through userspace_addr
+  // need it; nothing here dereferences it.
+  HF_TRY(block->guest_view_, Mapping::MapFile(memfd.fd(), 0, size, PROT_READ | PROT_WRITE,
+                                              "the guest view of '" + block->id_ + "'"));
+  HF_TRY(block->host_view_, Mapping::MapFile(memfd.fd(), 0, size, PROT_READ | PROT_WRITE,
+                                             "the host view of '" + block->id_ + "'"));
+  // Guest RAM is neither inherited by a fork (the child would keep it alive) nor dumped twice.
+  for (const Mapping* view : {&block->guest_view_, &block->host_view_}) {
+    if (::madvise(view->data(), size, MADV_DONTFORK) != 0 ||
+        ::madvise(view->data(), size, MADV_DONTDUMP) != 0) {
+      return FailErrno("advising the kernel on the views of '" + block->id_ + "'");
+    }
+  }
+  block->guest_memfd_ = std::move(memfd);
+  block->bound_ = bind;
+  return block;
+}
+
+Status RamBlock::Adopt(Mapping view) {
+  host_view_ = std::move(view);
+  if (::madvise(host_view_.data(), host_view_.size(), MADV_DONTFORK) != 0)
+    return FailErrno("advising the kernel on the memory of '" + id_ + "'");
+  return {};
+}
+
+Result<std::unique_ptr<RamBlock>> RamBlock::CreateAnonymous(std::string id, std::uint64_t size,
+                                                            const Attributes& attributes) {
+  std::unique_ptr<RamBlock> block(new RamBlock(std::move(id), size));
+  block->attributes_ = attributes;
+  HF_TRY(Mapping view, Mapping::Map({.size = size,
+                                     .prot = Protection(attributes),
+                                     .flags = MAP_ANONYMOUS | MapFlags(attributes),
+                                     .alignment = attributes.alignment},
+                                    "'" + block->id_ + "'"));
+  HF_TRY_STATUS(block->Adopt(std::move(view)));
+  return block;
+}
+
+Result<std::unique_ptr<RamBlock>> RamBlock::CreateFromFd(std::string id, UniqueFd fd,
+                                                         std::uint64_t offset, std::uint64_t size,
+                                                         std::uint64_t page_size,
+                                                         const Attributes& attributes) {
+  std::unique_ptr<RamBlock> block(new RamBlock(std::move(id), size));
+  block->attributes_ = attributes;
+  block->fd_offset_ = offset;
+  block->page_size_ = page_size;
+  block->fd_ = std::move(fd);
+  HF_TRY(Mapping view, Mapping::Map({.fd = block->fd_.get(),
+                                     .offset = offset,
+                                     .size = size,
+                                     .prot = Protection(attributes),
+                                     .flags = MapFlags(attributes),
+                                     .alignment = attributes.alignment},
+                                    "'" + block->id_ + "'"));
+  HF_TRY_STATUS(block->Adopt(std::move(view)));
+  return block;
+}
+
+Result<std::unique_ptr<RamBlock>> RamBlock::CreateMemfd(std::string id, std::uint64_t size) {
+  if (size == 0 || !IsPageAligned(size)) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("memory size {:#x} is not a non-zero multiple of {}", size,
+                            FormatSize(kPageSize)));
+  }
+  UniqueFd fd(::memfd_create(id.c_str(), MFD_CLOEXEC));
+  if (!fd) return FailErrno("creating a memfd");
+  if (::ftruncate(fd.get(), static_cast<off_t>(size)) != 0)
+    return FailErrno("sizing a memfd of " + FormatSize(size));
+  return CreateFromFd(std::move(id), std::move(fd), 0, size, kPageSize, {});
+}
+
+int RamBlock::fd() const noexcept {
+  return guest_memfd_ ? guest_memfd_->fd() : fd_.get();
+}
+
+std::span<std::byte> RamBlock::guest_view() const noexcept {
+  return guest_memfd_ ? guest_view_.bytes() : host_view();
+}
+
+std::uint64_t RamBlock::guest_view_address() const noexcept {
+  return guest_memfd_ ? guest_view_.address() : host_view_.address();
+}
+
+void RamBlock::SetMergeable(bool on) const noexcept {
+  // A kernel without KSM answers EINVAL; there is nothing to be done about it.
+  if (!guest_memfd_) {
+    (void)::madvise(host_view_.data(), host_view_.size(), on ? MADV_MERGEABLE : MADV_UNMERGEABLE);
+  }
+}
+
+Status RamBlock::SetDumped(bool on) const {
+  if (guest_memfd_) return {};
+  if (::madvise(host_view_.data(), host_view_.size(), on ? MADV_DODUMP : MADV_DONTDUMP) != 0)
+    return FailErrno("advising the kernel on core dumps of '" + id_ + "'");
+  return {};
+}
+
+}  // namespace holdfast

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "system/monitor_process.h"
+
+namespace holdfast::test {
+
+using Arguments = std::vector<std::string>;
+/// One list after the other.
+Arguments operator+(Arguments left, const Arguments& right);
+
+/// EXPECT_TEXT(monitor, "text"): waits for it on standard output; a failure shows the monitor's
+/// command line and what it said instead. Likewise the others.
+#define EXPECT_TEXT(monitor, text) EXPECT_TRUE((monitor).WaitFor(text)) << (monitor).Describe()
+#define ASSERT_TEXT(monitor, text) ASSERT_TRUE((monitor).WaitFor(text)) << (monitor).Describe()
+#define EXPECT_ENDS(monitor, wanted) \
+  EXPECT_PRED_FORMAT2(::holdfast::test::EndsWith, monitor, wanted)
+
+::testing::AssertionResult EndsWith(const char* monitor_text, const char* status_text,
+                                    MonitorProcess& monitor, int status);
+
+/// A test with a folder of its own that is removed afterwards.
+class SystemTest : public ::testing::Test {
+ protected:
+  SystemTest();
+  ~SystemTest() override;
+
+  std::string Path(std::string_view name) const { return (folder_ / name).string(); }
+  /// Writes a file into the folder and returns its path.
+  std::string MakeFile(std::string_view name, std::string_view content) const;
+
+ private:
+  std::filesystem::path folder_;
+};
+
+/// Tests whose guest is guests/hello.elf: they need guest_memfd, but no KVM that runs a stock
+/// kernel.
+class NativeTest : public SystemTest {
+ protected:
+  void SetUp() override;
+  /// The line for hello with these commands (guests/hello_pvh.S): 32 MiB, serial and monitor on
+  /// standard input and output.
+  Arguments Hello(std::string_view commands) const;
+};
+
+/// Path of hello.elf: in HOLDFAST_GUESTS, by default ../guests beside the folder of the tests.
+std::string HelloPath();
+
+inline constexpr std::string_view kHelloLine = "hello from ring 0";
+inline constexpr std::string_view kPrompt = "(holdfast) ";
+inline constexpr std::string_view kCtrlA = "\x01";
+
+/// "Ctrl-a `key`" of the console multiplexer.
+std::string CtrlA(char key);
+
+/// Types a command at the monitor prompt and waits for the next prompt.
+/// @return what it printed
+std::string RunCommand(MonitorProcess& monitor, std::string_view command);
+
+}  // namespace holdfast::test
