@@ -9,6 +9,7 @@
 
 #include <holdfast/error.h>
 #include <holdfast/guest_address.h>
+#include <holdfast/guest_io_vec.h>
 
 namespace holdfast {
 

@@ -152,4 +152,21 @@ Status AddressSpace::ReadFile(int fd, std::uint64_t file_offset, GuestAddress to
   });
 }
 
+Status AddressSpace::Pin(GuestAddress address, std::uint64_t size, MemoryAccess,
+                         GuestIoVec& to) const {
+  return ForEachPiece(address, size, [&](std::span<std::byte> piece) -> Status {
+    to.size_ += piece.size();
+    // Regions that touch in the block touch in the host view.
+    if (!to.pieces_.empty()) {
+      iovec& last = to.pieces_.back();
+      if (static_cast<std::byte*>(last.iov_base) + last.iov_len == piece.data()) {
+        last.iov_len += piece.size();
+        return {};
+      }
+    }
+    to.pieces_.push_back({piece.data(), piece.size()});
+    return {};
+  });
+}
+
 }  // namespace holdfast

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace holdfast {
+
+class AddressSpace;
+
+/// What somebody wants to do with guest memory.
+enum class MemoryAccess : std::uint8_t { kRead, kWrite };
+
+/// Guest RAM that a device works on: host addresses of one or more guest physical ranges, in order.
+///
+/// The pieces stay usable for as long as the object exists; AddressSpace::Pin() makes them. The
+/// bytes are the guest's, who may change them at any time: read a field once, then check and use
+/// the copy. Thread-safety: one thread at a time.
+class GuestIoVec {
+ public:
+  GuestIoVec() = default;
+  GuestIoVec(GuestIoVec&& other) noexcept
+      : pieces_(std::exchange(other.pieces_, {})), size_(std::exchange(other.size_, 0)) {}
+  GuestIoVec& operator=(GuestIoVec&& other) noexcept {
+    pieces_ = std::exchange(other.pieces_, {});
+    size_ = std::exchange(other.size_, 0);
+    return *this;
+  }
+  GuestIoVec(const GuestIoVec&) = delete;
+  GuestIoVec& operator=(const GuestIoVec&) = delete;
+  ~GuestIoVec() = default;
+
+  /// For readv, io_uring and the like.
+  std::span<const iovec> pieces() const noexcept { return pieces_; }
+  /// Bytes in all pieces.
+  std::uint64_t size() const noexcept { return size_; }
+  bool empty() const noexcept { return size_ == 0; }
+
+  /// Copies from the pieces, starting `offset` bytes in. @return bytes copied: less than asked for
+  /// where the pieces end.
+  std::size_t CopyOut(std::uint64_t offset, std::span<std::byte> to) const noexcept;
+  /// Copies into the pieces. @return as CopyOut
+  std::size_t CopyIn(std::uint64_t offset, std::span<const std::byte> from) const noexcept;
+  /// The pieces of [offset, offset + length), cut to what there is; for a header and what follows
+  /// it. Valid as long as this object.
+  std::vector<iovec> Slice(std::uint64_t offset, std::uint64_t length) const;
+
+ private:
+  friend class AddressSpace;
+  std::vector<iovec> pieces_;
+  std::uint64_t size_ = 0;
+};
+
+}  // namespace holdfast

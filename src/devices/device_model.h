@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include <holdfast/error.h>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "object/keyval.h"
+#include "object/property.h"
+
+namespace holdfast {
+class AddressSpace;
+class EventLoop;
+}  // namespace holdfast
+namespace holdfast::object {
+class ObjectStore;
+}
+
+namespace holdfast::devices {
+
+class Chardev;
+namespace pci {
+class Function;
+class PciServices;
+}  // namespace pci
+namespace block {
+class BlockDevice;
+}
+namespace net {
+class NetBackend;
+}
+
+/// The host's ends that devices are made with, by id. Each function gives null for an id nobody
+/// made; what it gives outlives the device.
+struct Backends {
+  std::function<block::BlockDevice*(std::string_view id)> drive;
+  std::function<net::NetBackend*(std::string_view id)> netdev;
+  std::function<Chardev*(std::string_view id)> chardev;
+  std::function<EventLoop*(std::string_view id)> iothread;
+  const object::ObjectStore* objects = nullptr;
+};
+
+/// What a device is made in. Outlives the device.
+struct DeviceEnvironment {
+  EventLoop& loop;  ///< the main thread's
+  const AddressSpace& memory;
+  pci::PciServices& pci;
+  const Backends& backends;
+  /// Sends an event of the control protocol. Main thread.
+  std::function<void(std::string_view name, const nlohmann::json& data)> emit;
+};
+
+/// One type of `-device` on a PCI bus. `values` never hold driver, id, bus, addr and multifunction:
+/// those are the bus's.
+struct DeviceModel {
+  std::string_view name;
+  std::string_view description;
+  /// For help texts and introspection.
+  std::vector<object::PropertyInfo> (*properties)();
+  /// Judges the words alone, when the command line is read: nothing outside is touched.
+  Status (*check)(const object::KeyValues& values);
+  /// Makes the device. Main thread, vCPUs standing or (hotplug) running. `id` is the user's name
+  /// for it, perhaps empty.
+  Result<std::unique_ptr<pci::Function>> (*create)(const DeviceEnvironment& environment,
+                                                   std::string_view id,
+                                                   const object::KeyValues& values);
+};
+
+/// All PCI device models there are, by name.
+std::span<const DeviceModel* const> DeviceModels() noexcept;
+const DeviceModel* FindDeviceModel(std::string_view name) noexcept;
+
+}  // namespace holdfast::devices

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include <holdfast/error.h>
+#include <holdfast/guest_address.h>
+
+#include "base/thread_annotations.h"
+#include "devices/pci/interrupts.h"
+
+namespace holdfast::devices::pci {
+
+/// The read-only head of a function's configuration space.
+struct Identity {
+  std::uint16_t vendor = 0;
+  std::uint16_t device = 0;
+  std::uint16_t subsystem_vendor = 0;
+  std::uint16_t subsystem = 0;
+  std::uint32_t class_code = 0;  ///< base class, sub-class, interface: 0x010000 is SCSI storage
+  std::uint8_t revision = 0;
+  bool interrupt_pin = true;  ///< INTA#
+};
+
+enum class BarKind : std::uint8_t { kMemory32, kMemory64, kMemory64Prefetchable, kIo };
+
+/// MSI-X of a function: its table and pending bits, behind one BAR.
+///
+/// Thread-safety: Trigger() from any thread; it locks itself.
+class Msix;
+
+/// A PCI Express function: configuration space with BARs and capabilities, MSI-X, INTx.
+///
+/// Thread-safety: ReadConfig, WriteConfig, ReadBar and WriteBar come from any vCPU thread, several
+/// at once. This class locks what is its own (the configuration space); a derived class locks what
+/// is its. Building, Reset() and destruction happen on the main thread while the vCPUs stand.
+class Function {
+ public:
+  static constexpr std::size_t kConfigSize = 4096;
+  static constexpr unsigned kBars = 6;
+
+  /// `services` outlives the function.
+  Function(PciServices& services, const Identity& identity);
+  Function(const Function&) = delete;
+  Function& operator=(const Function&) = delete;
+  virtual ~Function();
+
+  /// The device model's name: "virtio-blk-pci".
+  virtual std::string_view name() const noexcept = 0;
+
+  /// An aligned access of 1, 2 or 4 bytes; others read as all ones and write nothing.
+  std::uint32_t ReadConfig(std::uint16_t offset, unsigned size) noexcept HF_EXCLUDES(mutex_);
+  void WriteConfig(std::uint16_t offset, unsigned size, std::uint32_t value) noexcept
+      HF_EXCLUDES(mutex_);
+
+  /// A guest's access to BAR `bar`, MSI-X's own parts excepted: they never come here.
+  virtual void ReadBar(unsigned bar, std::uint64_t offset, std::span<std::byte> data) noexcept;
+  virtual void WriteBar(unsigned bar, std::uint64_t offset,
+                        std::span<const std::byte> data) noexcept;
+
+  /// Back to power-on state. Overriders call it too.
+  virtual void Reset() noexcept;
+
+  /// Called by the function whenever the guest moved a BAR or changed the command register, with
+  /// the BAR's number and where it is decoded now (nothing: nowhere). Set by the bus.
+  using BarMoved = std::function<void(unsigned bar, std::optional<GuestAddress> where)>;
+  void set_bar_moved(BarMoved moved) { bar_moved_ = std::move(moved); }
+  /// Which GSI INTA# is wired to. Set by the bus.
+  void set_intx(std::function<void(bool level)> line) { intx_line_ = std::move(line); }
+
+  struct BarInfo {
+    BarKind kind;
+    std::uint64_t size;                 ///< bytes, a power of two; 0: no such BAR
+    std::optional<GuestAddress> where;  ///< where it is decoded; for I/O a port
+  };
+  BarInfo bar(unsigned index) const noexcept HF_EXCLUDES(mutex_);
+  const Identity& identity() const noexcept { return identity_; }
+
+ protected:
+  PciServices& services() const noexcept { return services_; }
+
+  // For the constructor of a derived class.
+
+  /// @param size  a power of two, at least 16 (memory) or 4 (I/O); the next BAR belongs to a 64-bit
+  /// one
+  void AddBar(unsigned index, BarKind kind, std::uint64_t size);
+  /// Appends a capability. @param body  what follows id and next pointer
+  /// @param writable  which bits of the body the guest may write; shorter: the rest is read-only
+  /// @return where in configuration space the capability (its id byte) is
+  std::uint16_t AddCapability(std::uint8_t id, std::span<const std::uint8_t> body,
+                              std::span<const std::uint8_t> writable = {});
+  /// The PCI Express capability of an endpoint (or root port, by `device_type`).
+  void AddExpressCapability(std::uint8_t device_type);
+  /// MSI-X with `vectors` entries, the table at `table_offset` and the pending bits at `pba_offset`
+  /// of `bar`, which AddBar() has made large enough.
+  Status AddMsix(unsigned vectors, unsigned bar, std::uint32_t table_offset,
+                 std::uint32_t pba_offset);
+
+  /// Sends vector `vector`. @return whether MSI-X is enabled and has that vector; if not, the
+  /// caller uses INTx. Any thread.
+  bool TriggerMsix(unsigned vector) noexcept;
+  bool msix_enabled() const noexcept;
+  unsigned msix_vectors() const noexcept;
+  /// Asserts INTA# unless the guest has disabled it (command register). Any thread.
+  void SetIntx(bool level) noexcept HF_EXCLUDES(mutex_);
+
+  /// Whether the guest has let the function master the bus; without it a function neither touches
+  /// memory nor sends messages.
+  bool bus_master() const noexcept HF_EXCLUDES(mutex_);
+
+  /// After the guest wrote to [offset, offset + size) of a capability or device specific register;
+  /// and before it reads one, to put a value there with PokeConfig(). No lock is held.
+  virtual void ConfigWritten(std::uint16_t offset, unsigned size) noexcept;
+  virtual void ConfigRead(std::uint16_t offset, unsigned size) noexcept;
+  /// After the function's own handling of a moved BAR; for doorbells. No lock is held.
+  virtual void OnBarMoved(unsigned bar, std::optional<GuestAddress> where) noexcept;
+  std::uint32_t PeekConfig(std::uint16_t offset, unsigned size) const noexcept HF_EXCLUDES(mutex_);
+  void PokeConfig(std::uint16_t offset, unsigned size, std::uint32_t value) noexcept
+      HF_EXCLUDES(mutex_);
+
+ private:
+  friend class Msix;
+  friend class PciBus;
+  struct Bar;
+
+  PciServices& services_;
+  const Identity identity_;
+  BarMoved bar_moved_;
+  std::function<void(bool)> intx_line_;
+
+  mutable Mutex mutex_;
+  std::array<std::uint8_t, kConfigSize> config_ HF_GUARDED_BY(mutex_){};
+  std::array<std::uint8_t, kConfigSize> writable_ HF_GUARDED_BY(mutex_){};
+  std::array<std::uint8_t, kConfigSize> clear_by_one_ HF_GUARDED_BY(mutex_){};
+  std::unique_ptr<Msix> msix_;  // constant after construction
+};
+
+}  // namespace holdfast::devices::pci

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <holdfast/guest_io_vec.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace holdfast {
+namespace {
+
+// Calls fn(address, length) for the parts of [offset, offset + length); returns how much there was.
+template <typename Fn>
+std::uint64_t ForEachPart(std::span<const iovec> pieces, std::uint64_t offset, std::uint64_t length,
+                          Fn&& fn) {
+  std::uint64_t done = 0;
+  for (const iovec& piece : pieces) {
+    if (done == length) break;
+    if (offset >= piece.iov_len) {
+      offset -= piece.iov_len;
+      continue;
+    }
+    const std::uint64_t part = std::min<std::uint64_t>(piece.iov_len - offset, length - done);
+    fn(static_cast<std::byte*>(piece.iov_base) + offset, part);
+    done += part;
+    offset = 0;
+  }
+  return done;
+}
+
+}  // namespace
+
+std::size_t GuestIoVec::CopyOut(std::uint64_t offset, std::span<std::byte> to) const noexcept {
+  std::byte* next = to.data();
+  return ForEachPart(pieces_, offset, to.size(), [&](std::byte* address, std::uint64_t length) {
+    std::memcpy(next, address, length);
+    next += length;
+  });
+}
+
+std::size_t GuestIoVec::CopyIn(std::uint64_t offset,
+                               std::span<const std::byte> from) const noexcept {
+  const std::byte* next = from.data();
+  return ForEachPart(pieces_, offset, from.size(), [&](std::byte* address, std::uint64_t length) {
+    std::memcpy(address, next, length);
+    next += length;
+  });
+}
+
+std::vector<iovec> GuestIoVec::Slice(std::uint64_t offset, std::uint64_t length) const {
+  std::vector<iovec> parts;
+  ForEachPart(pieces_, offset, length,
+              [&](std::byte* address, std::uint64_t part) { parts.push_back({address, part}); });
+  return parts;
+}
+
+}  // namespace holdfast
