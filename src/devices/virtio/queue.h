@@ -43,6 +43,8 @@ struct Chain {
 /// Thread-safety: one thread at a time.
 class Queue {
  public:
+  class Ring;  // one of the two formats (ring.h)
+
   /// Pins the rings. `memory` outlives the queue.
   /// @return kMalformed, in a sentence, if the layout is impossible or its rings are not RAM
   static Result<Queue> Create(const AddressSpace& memory, const QueueLayout& layout);
@@ -73,9 +75,8 @@ class Queue {
   void set_position(std::uint32_t position) noexcept;
 
  private:
-  class Ring;
-  class SplitRing;
-  class PackedRing;
+  friend class SplitRing;
+  friend class PackedRing;
   explicit Queue(std::unique_ptr<Ring> ring);
   std::unique_ptr<Ring> ring_;
 };
