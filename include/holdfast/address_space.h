@@ -63,6 +63,11 @@ class AddressSpace {
   /// @return kMalformed if the file ends before; the read's error; kInvalidArgument as Write.
   Status ReadFile(int fd, std::uint64_t file_offset, GuestAddress to, std::uint64_t size) const;
 
+  /// Appends the host addresses of guest physical [address, address + size) to `to`, for as long as
+  /// `to` exists. This is the one way by which a device gets at guest memory. An empty range adds
+  /// nothing. @return kInvalidArgument naming the range if it is not all RAM; `to` is as before
+  Status Pin(GuestAddress address, std::uint64_t size, MemoryAccess access, GuestIoVec& to) const;
+
  private:
   const Region* Find(GuestAddress address) const noexcept;
   /// Calls fn(host_bytes) for each contiguous host piece of the range; checks the whole range
