@@ -86,6 +86,26 @@ void EventLoop::CancelTimer(TimerId id) {
   if (it != timers_.end()) timers_.erase(it);
 }
 
+EventLoop::HookId EventLoop::AddBeforeWait(std::function<void()> hook) {
+  const HookId id = next_hook_++;
+  hooks_.emplace(id, std::make_shared<const std::function<void()>>(std::move(hook)));
+  return id;
+}
+
+void EventLoop::RemoveBeforeWait(HookId id) {
+  hooks_.erase(id);
+}
+
+void EventLoop::RunHooks() {
+  // By id, because a hook may remove itself or another.
+  for (auto it = hooks_.begin(); it != hooks_.end();) {
+    const HookId id = it->first;
+    const std::shared_ptr<const std::function<void()>> hook = it->second;
+    (*hook)();
+    it = hooks_.upper_bound(id);
+  }
+}
+
 void EventLoop::Wake() noexcept {
   const std::uint64_t one = 1;
   // Fails only when the counter is full, which is as good as written.
@@ -141,6 +161,7 @@ void EventLoop::RunTimers() {
 }
 
 Status EventLoop::RunOnce(std::optional<std::chrono::milliseconds> timeout) {
+  RunHooks();
   std::optional<std::chrono::nanoseconds> wait = timeout;
   if (!timers_.empty()) {
     const std::chrono::nanoseconds until =

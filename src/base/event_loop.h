@@ -25,6 +25,7 @@ class EventLoop {
   using FdCallback = std::function<void(std::uint32_t epoll_events)>;
   using Clock = std::chrono::steady_clock;
   using TimerId = std::uint64_t;
+  using HookId = std::uint64_t;
 
   static Result<std::unique_ptr<EventLoop>> Create();
   EventLoop(const EventLoop&) = delete;
@@ -45,6 +46,13 @@ class EventLoop {
   /// Forgets a timer that has not fired; does nothing for one that has.
   void CancelTimer(TimerId id);
 
+  /// Calls `hook` each time before the loop waits, when everything that was ready has been handled:
+  /// for libraries that say anew before every wait what they wait for. It may change fds and
+  /// timers.
+  HookId AddBeforeWait(std::function<void()> hook);
+  /// Forgets a hook; safe inside one.
+  void RemoveBeforeWait(HookId id);
+
   /// Runs `work` on the loop's thread, in the order posted.
   void Post(std::function<void()> work) HF_EXCLUDES(mutex_);
 
@@ -62,6 +70,7 @@ class EventLoop {
   void Wake() noexcept;
   void RunPosted() HF_EXCLUDES(mutex_);
   void RunTimers();
+  void RunHooks();
 
   UniqueFd epoll_;
   UniqueFd wake_;  // eventfd: Post() and Quit() write it
@@ -69,6 +78,8 @@ class EventLoop {
   std::uint32_t next_generation_ = 1;  // tells a reused fd number from its predecessor
   std::multimap<Clock::time_point, std::pair<TimerId, std::function<void()>>> timers_;
   TimerId next_timer_ = 1;
+  std::map<HookId, std::shared_ptr<const std::function<void()>>> hooks_;
+  HookId next_hook_ = 1;
   bool quit_ = false;  // loop thread only; Quit() posts
 
   Mutex mutex_;

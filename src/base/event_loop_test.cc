@@ -210,5 +210,28 @@ TEST_F(EventLoopTest, RunOnceReturnsAfterItsTimeout) {
   EXPECT_GE(EventLoop::Clock::now() - start, milliseconds(5));
 }
 
+TEST_F(EventLoopTest, HooksRunBeforeEachWaitUntilTheyAreRemoved) {
+  std::string order;
+  const EventLoop::HookId first = loop_->AddBeforeWait([&] { order += 'a'; });
+  EventLoop::HookId second = 0;
+  second = loop_->AddBeforeWait([&] {
+    order += 'b';
+    loop_->RemoveBeforeWait(second);
+  });
+  loop_->AddBeforeWait([&] { order += 'c'; });
+  ASSERT_TRUE(loop_->RunOnce(milliseconds(0)));
+  ASSERT_TRUE(loop_->RunOnce(milliseconds(0)));
+  loop_->RemoveBeforeWait(first);
+  ASSERT_TRUE(loop_->RunOnce(milliseconds(0)));
+  EXPECT_EQ(order, "abcacc");
+}
+
+TEST_F(EventLoopTest, ATimerThatAHookSetsEndsTheWait) {
+  bool fired = false;
+  loop_->AddBeforeWait([&] { loop_->AddTimer(EventLoop::Clock::now(), [&] { fired = true; }); });
+  ASSERT_TRUE(loop_->RunOnce(std::nullopt));
+  EXPECT_TRUE(fired);
+}
+
 }  // namespace
 }  // namespace holdfast
