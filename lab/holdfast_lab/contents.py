@@ -153,5 +153,7 @@ def _is_dynamic(path: Path) -> bool:
 
 def guest_initrd_key(kernel: Kernel) -> str:
     """Names the contents of the Linux test guest's initrd for a kernel."""
-    sources = [stamp(REPO / "guests/linux" / name) for name in ("init", "mkinitrd")]
+    folder = REPO / "guests/linux"
+    sources = [stamp(path) for path in [folder / "init", folder / "mkinitrd",
+                                        *sorted((folder / "tools").iterdir())]]
     return digest([sources, stamp(_BUSYBOX), kernel.folder])
