@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -61,6 +62,10 @@ class Function {
   void WriteConfig(std::uint16_t offset, unsigned size, std::uint32_t value) noexcept
       HF_EXCLUDES(mutex_);
 
+  /// What the bus calls for a guest's access to BAR `bar`: MSI-X's parts are handled, the rest goes
+  /// to ReadBar and WriteBar.
+  void AccessReadBar(unsigned bar, std::uint64_t offset, std::span<std::byte> data) noexcept;
+  void AccessWriteBar(unsigned bar, std::uint64_t offset, std::span<const std::byte> data) noexcept;
   /// A guest's access to BAR `bar`, MSI-X's own parts excepted: they never come here.
   virtual void ReadBar(unsigned bar, std::uint64_t offset, std::span<std::byte> data) noexcept;
   virtual void WriteBar(unsigned bar, std::uint64_t offset,
@@ -83,6 +88,9 @@ class Function {
   };
   BarInfo bar(unsigned index) const noexcept HF_EXCLUDES(mutex_);
   const Identity& identity() const noexcept { return identity_; }
+  /// Puts BAR `index` at `address`, as firmware would. Nothing decodes there before the guest says
+  /// so in the command register. Main thread.
+  void PlaceBar(unsigned index, GuestAddress address) noexcept HF_EXCLUDES(mutex_);
 
  protected:
   PciServices& services() const noexcept { return services_; }
@@ -97,8 +105,15 @@ class Function {
   /// @return where in configuration space the capability (its id byte) is
   std::uint16_t AddCapability(std::uint8_t id, std::span<const std::uint8_t> body,
                               std::span<const std::uint8_t> writable = {});
+  /// Lets the guest clear these bits of a register of 1, 2 or 4 bytes by writing ones to them.
+  void ClearByOne(std::uint16_t offset, unsigned size, std::uint32_t mask) HF_EXCLUDES(mutex_);
+  /// Sets what a register of 1, 2 or 4 bytes holds from power-on, and which bits the guest may
+  /// write.
+  void PresetConfig(std::uint16_t offset, unsigned size, std::uint32_t value,
+                    std::uint32_t writable = 0) HF_EXCLUDES(mutex_);
   /// The PCI Express capability of an endpoint (or root port, by `device_type`).
-  void AddExpressCapability(std::uint8_t device_type);
+  /// @return where it is
+  std::uint16_t AddExpressCapability(std::uint8_t device_type);
   /// MSI-X with `vectors` entries, the table at `table_offset` and the pending bits at `pba_offset`
   /// of `bar`, which AddBar() has made large enough.
   Status AddMsix(unsigned vectors, unsigned bar, std::uint32_t table_offset,
@@ -109,37 +124,67 @@ class Function {
   bool TriggerMsix(unsigned vector) noexcept;
   bool msix_enabled() const noexcept;
   unsigned msix_vectors() const noexcept;
+  /// Writing 1 to it sends vector `vector` whenever MSI-X is enabled: for vhost and other
+  /// processes. Stays the function's and never changes. @return kInvalidArgument without such a
+  /// vector; else why the host gives no eventfd or interrupt route
+  Result<int> MsixEventFd(unsigned vector);
   /// Asserts INTA# unless the guest has disabled it (command register). Any thread.
   void SetIntx(bool level) noexcept HF_EXCLUDES(mutex_);
 
   /// Whether the guest has let the function master the bus; without it a function neither touches
   /// memory nor sends messages.
-  bool bus_master() const noexcept HF_EXCLUDES(mutex_);
+  bool bus_master() const noexcept { return bus_master_.load(std::memory_order_relaxed); }
 
   /// After the guest wrote to [offset, offset + size) of a capability or device specific register;
   /// and before it reads one, to put a value there with PokeConfig(). No lock is held.
   virtual void ConfigWritten(std::uint16_t offset, unsigned size) noexcept;
   virtual void ConfigRead(std::uint16_t offset, unsigned size) noexcept;
-  /// After the function's own handling of a moved BAR; for doorbells. No lock is held.
+  /// After the function's own handling of a moved BAR; for doorbells. Calls do not overlap; one
+  /// must not write to this function's configuration space.
   virtual void OnBarMoved(unsigned bar, std::optional<GuestAddress> where) noexcept;
   std::uint32_t PeekConfig(std::uint16_t offset, unsigned size) const noexcept HF_EXCLUDES(mutex_);
   void PokeConfig(std::uint16_t offset, unsigned size, std::uint32_t value) noexcept
       HF_EXCLUDES(mutex_);
 
  private:
-  friend class Msix;
-  friend class PciBus;
-  struct Bar;
+  struct Bar {
+    BarKind kind = BarKind::kMemory32;
+    std::uint64_t size = 0;
+    std::optional<GuestAddress> where;
+  };
+  struct Move {
+    unsigned bar;
+    std::optional<GuestAddress> where;
+  };
+  // Sets a byte range to `value` now and at power-on.
+  void Preset(std::uint16_t offset, unsigned size, std::uint32_t value) HF_REQUIRES(mutex_);
+  void Permit(std::uint16_t offset, unsigned size, std::uint32_t mask) HF_REQUIRES(mutex_);
+  std::uint32_t Load(std::uint16_t offset, unsigned size) const HF_REQUIRES(mutex_);
+  void Store(std::uint16_t offset, unsigned size, std::uint32_t value) HF_REQUIRES(mutex_);
+  std::optional<GuestAddress> Decoded(unsigned index) const HF_REQUIRES(mutex_);
+  std::vector<Move> FindMoves() HF_REQUIRES(mutex_);
+  void CommandChanged() HF_REQUIRES(mutex_);
+  void UpdateIntx() HF_REQUIRES(mutex_);
+  void TellMoves(const std::vector<Move>& moves);
 
   PciServices& services_;
   const Identity identity_;
   BarMoved bar_moved_;
   std::function<void(bool)> intx_line_;
 
+  Mutex moves_mutex_;  // taken first: BARs move one after the other
   mutable Mutex mutex_;
   std::array<std::uint8_t, kConfigSize> config_ HF_GUARDED_BY(mutex_){};
+  std::array<std::uint8_t, kConfigSize> power_on_ HF_GUARDED_BY(mutex_){};
   std::array<std::uint8_t, kConfigSize> writable_ HF_GUARDED_BY(mutex_){};
   std::array<std::uint8_t, kConfigSize> clear_by_one_ HF_GUARDED_BY(mutex_){};
+  std::array<Bar, kBars> bars_ HF_GUARDED_BY(mutex_){};
+  bool intx_wanted_ HF_GUARDED_BY(mutex_) = false;
+  bool intx_level_ HF_GUARDED_BY(mutex_) = false;
+  std::atomic<bool> bus_master_ = false;  // the command register's bit, for other threads
+  std::uint16_t next_capability_ = 0x40;
+  std::uint16_t last_capability_ = 0;  // 0: none yet
+  std::uint16_t msix_capability_ = 0;
   std::unique_ptr<Msix> msix_;  // constant after construction
 };
 

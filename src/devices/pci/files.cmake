@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+# PCI Express. Paths from src/devices.
+set(DEVICES_PCI_SOURCES
+  pci/function.cc
+  pci/msix.cc
+  pci/test_device.cc)
+set(DEVICES_PCI_TESTS
+  pci/function_test.cc)
