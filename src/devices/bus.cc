@@ -11,7 +11,7 @@
 namespace holdfast::devices {
 
 Status Bus::Map(std::uint64_t base, std::uint64_t size, BusDevice& device,
-                std::uint64_t device_offset) {
+                std::uint64_t device_offset, std::uint64_t overhang) {
   if (size == 0)
     return Fail(Errc::kInvalidArgument,
                 fmt::format("{}: empty range at {:#x}", device.name(), base));
@@ -20,6 +20,7 @@ Status Bus::Map(std::uint64_t base, std::uint64_t size, BusDevice& device,
                                                     device.name(), size, base));
   }
   const std::uint64_t last = base + (size - 1);
+  const WriterLock lock(mutex_);
   const auto next = ranges_.lower_bound(base);
   const auto meets = [&](std::uint64_t other, const Range& range) -> Status {
     return Fail(Errc::kInvalidArgument,
@@ -31,36 +32,40 @@ Status Bus::Map(std::uint64_t base, std::uint64_t size, BusDevice& device,
     const auto& [other, range] = *std::prev(next);
     if (base - other < range.size) return meets(other, range);
   }
-  ranges_.emplace(base, Range{size, &device, device_offset});
+  ranges_.emplace(base, Range{size, &device, device_offset, overhang});
   return {};
 }
 
-const Bus::Range* Bus::Find(std::uint64_t address, std::size_t length,
-                            std::uint64_t* offset) const noexcept {
+bool Bus::Unmap(std::uint64_t base) {
+  const WriterLock lock(mutex_);
+  return ranges_.erase(base) != 0;
+}
+
+std::optional<Bus::Target> Bus::Find(std::uint64_t address, std::size_t length) const noexcept {
+  const ReaderLock lock(mutex_);
   const auto next = ranges_.upper_bound(address);
-  if (next == ranges_.begin()) return nullptr;
+  if (next == ranges_.begin()) return std::nullopt;
   const auto& [base, range] = *std::prev(next);
-  if (!RangeFits(address - base, length, range.size)) return nullptr;
-  *offset = range.device_offset + (address - base);
-  return &range;
+  if (address - base >= range.size ||
+      !RangeFits(address - base, length, range.size + range.overhang))
+    return std::nullopt;
+  return Target{range.device, range.device_offset + (address - base)};
 }
 
 bool Bus::Read(std::uint64_t address, std::span<std::byte> data) const noexcept {
-  std::uint64_t offset = 0;
-  const Range* range = Find(address, data.size(), &offset);
-  if (range == nullptr) {
+  const auto target = Find(address, data.size());
+  if (!target) {
     std::ranges::fill(data, std::byte{0xff});
     return false;
   }
-  range->device->Read(offset, data);
+  target->device->Read(target->offset, data);
   return true;
 }
 
 bool Bus::Write(std::uint64_t address, std::span<const std::byte> data) const noexcept {
-  std::uint64_t offset = 0;
-  const Range* range = Find(address, data.size(), &offset);
-  if (range == nullptr) return false;
-  range->device->Write(offset, data);
+  const auto target = Find(address, data.size());
+  if (!target) return false;
+  target->device->Write(target->offset, data);
   return true;
 }
 

@@ -4,10 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string_view>
 
 #include <holdfast/error.h>
+
+#include "base/thread_annotations.h"
 
 namespace holdfast::devices {
 
@@ -43,38 +46,61 @@ class InterruptLine {
   virtual void Set(bool level) noexcept = 0;
 };
 
-/// An address space of devices: I/O ports or MMIO. Filled while the machine is built, read-only
-/// while vCPUs run, hence no lock.
+/// An address space of devices: I/O ports or MMIO. Ranges come and go while vCPUs run: a guest may
+/// move the BARs of PCI functions.
+///
+/// Thread-safety: any thread. No lock is held while a device is called, so that a device may map
+/// and unmap ranges during an access; and an access may still arrive at a device just after its
+/// range was unmapped. A device is destroyed only while no vCPU runs.
 class Bus {
  public:
+  Bus() = default;
+  Bus(const Bus&) = delete;
+  Bus& operator=(const Bus&) = delete;
+
   /// Maps `device` at [base, base + size); an access at `base` reaches it with the offset
-  /// `device_offset`. The device must outlive the bus. Fails if the range is empty, wraps or meets
-  /// another one.
+  /// `device_offset`. Fails if the range is empty, wraps or meets another one.
+  /// @param overhang  an access that starts in the range may end so many bytes behind it, where
+  ///     another device may be: a PC has a port inside the four bytes of another register
   Status Map(std::uint64_t base, std::uint64_t size, BusDevice& device,
-             std::uint64_t device_offset = 0);
+             std::uint64_t device_offset = 0, std::uint64_t overhang = 0) HF_EXCLUDES(mutex_);
+  /// Takes the range that starts at `base` away. @return whether there was one
+  bool Unmap(std::uint64_t base) HF_EXCLUDES(mutex_);
 
   /// One access. An address nobody mapped reads as all ones and swallows writes; so does an
   /// access that leaves the range it starts in. Returns false for those.
-  bool Read(std::uint64_t address, std::span<std::byte> data) const noexcept;
-  bool Write(std::uint64_t address, std::span<const std::byte> data) const noexcept;
+  bool Read(std::uint64_t address, std::span<std::byte> data) const noexcept HF_EXCLUDES(mutex_);
+  bool Write(std::uint64_t address, std::span<const std::byte> data) const noexcept
+      HF_EXCLUDES(mutex_);
 
   /// Calls fn(base, size, device) in ascending order: for `info mtree`-like listings.
   template <typename Fn>
-  void ForEach(Fn&& fn) const {
-    for (const auto& [base, range] : ranges_) fn(base, range.size, *range.device);
+  void ForEach(Fn&& fn) const HF_EXCLUDES(mutex_) {
+    std::map<std::uint64_t, Range> ranges;
+    {
+      const ReaderLock lock(mutex_);
+      ranges = ranges_;
+    }
+    for (const auto& [base, range] : ranges) fn(base, range.size, *range.device);
   }
 
  private:
   struct Range {
     std::uint64_t size;
-    BusDevice* device;  // not owned; outlives the bus
+    BusDevice* device;  // not owned
     std::uint64_t device_offset;
+    std::uint64_t overhang;
   };
-  /// The range that holds all of [address, address + length), or null; *offset is the device's.
-  const Range* Find(std::uint64_t address, std::size_t length,
-                    std::uint64_t* offset) const noexcept;
+  struct Target {
+    BusDevice* device;
+    std::uint64_t offset;
+  };
+  /// Who answers for all of [address, address + length).
+  std::optional<Target> Find(std::uint64_t address, std::size_t length) const noexcept
+      HF_EXCLUDES(mutex_);
 
-  std::map<std::uint64_t, Range> ranges_;
+  mutable SharedMutex mutex_;
+  std::map<std::uint64_t, Range> ranges_ HF_GUARDED_BY(mutex_);
 };
 
 }  // namespace holdfast::devices

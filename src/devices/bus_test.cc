@@ -3,9 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -115,6 +118,68 @@ TEST(Bus, ListsItsRangesInAscendingOrder) {
         std::string(device.name()) + ' ' + std::to_string(base) + '+' + std::to_string(size) + ' ';
   });
   EXPECT_EQ(list, "a 256+1 b 512+2 ");
+}
+
+TEST(Bus, LetsAnAccessHangOverIntoANeighbourWhereThatIsSaid) {
+  Bus bus;
+  Recorder wide("wide");
+  Recorder inside("inside");
+  ASSERT_TRUE(bus.Map(0xcf8, 1, wide, 0, /*overhang=*/3));
+  ASSERT_TRUE(bus.Map(0xcf9, 1, inside));
+  std::array<std::byte, 4> data{};
+  EXPECT_TRUE(bus.Write(0xcf8, data));
+  EXPECT_TRUE(bus.Write(0xcf9, std::span(data).first(1)));
+  EXPECT_FALSE(bus.Write(0xcf9, data)) << "only the first range may";
+  EXPECT_FALSE(bus.Write(0xcfa, std::span(data).first(1))) << "an access starts in a range";
+  EXPECT_EQ(wide.offsets, std::vector<std::uint64_t>{0});
+  EXPECT_EQ(inside.offsets, std::vector<std::uint64_t>{0});
+}
+
+// Moves its own range with each write, as a BAR does.
+class Mover final : public BusDevice {
+ public:
+  explicit Mover(Bus& bus, std::uint64_t first) : bus_(bus), here_(first) {}
+  std::string_view name() const noexcept override { return "mover"; }
+  void Read(std::uint64_t /*offset*/, std::span<std::byte> data) noexcept override {
+    std::ranges::fill(data, std::byte{0x42});
+  }
+  void Write(std::uint64_t /*offset*/, std::span<const std::byte> /*data*/) noexcept override {
+    EXPECT_TRUE(bus_.Unmap(here_));
+    here_ ^= 0x1000;
+    EXPECT_TRUE(bus_.Map(here_, 0x100, *this));
+  }
+  void Reset() noexcept override {}
+
+ private:
+  Bus& bus_;
+  std::uint64_t here_;
+};
+
+TEST(Bus, LetsRangesMoveWhileOthersAreRead) {
+  constexpr int kMoves = 2000;
+  Bus bus;
+  Mover mover(bus, 0x10000);
+  Recorder still("still");
+  ASSERT_TRUE(bus.Map(0x10000, 0x100, mover));
+  ASSERT_TRUE(bus.Map(0x20000, 0x100, still));
+  std::atomic<bool> end = false;
+  std::thread reader([&] {
+    std::array<std::byte, 4> data{};
+    while (!end) {
+      const bool there = bus.Read(0x10010, data);
+      EXPECT_EQ(data[0], there ? std::byte{0x42} : std::byte{0xff});
+    }
+  });
+  std::array<std::byte, 4> data{};
+  for (int i = 0; i < kMoves; ++i) {
+    EXPECT_TRUE(bus.Write(i % 2 == 0 ? 0x10000 : 0x11000, data));
+    EXPECT_TRUE(bus.Read(0x20000, data));
+  }
+  end = true;
+  reader.join();
+  EXPECT_FALSE(bus.Unmap(0x11000));
+  EXPECT_TRUE(bus.Unmap(0x10000));
+  EXPECT_FALSE(bus.Read(0x10000, data));
 }
 
 }  // namespace
