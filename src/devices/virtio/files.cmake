@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+# virtio: queues, the PCI transport, device types. Paths from src/devices.
+set(DEVICES_VIRTIO_SOURCES
+  virtio/device.cc
+  virtio/packed_ring.cc
+  virtio/pci_transport.cc
+  virtio/pci_transport_registers.cc
+  virtio/queue.cc
+  virtio/split_ring.cc
+  virtio/transport_queue.cc
+  virtio/virtio_pci.cc)
+set(DEVICES_VIRTIO_TESTS
+  virtio/queue_test.cc)
+# The driver's side, for tests here, in tests/kvm and for fuzzing.
+set(DEVICES_TESTING_SOURCES
+  virtio/test_driver.cc)
