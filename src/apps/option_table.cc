@@ -125,7 +125,7 @@ constexpr OptionSpec kTable[] = {
      kStandard,
      "sets the name of the guest, and of the process",
      ParseName},
-    {"uuid", {}, "uuid", kStandard, "sets the guest's UUID, as the monitor shows it", ParseUuid},
+    {"uuid", {}, "uuid", kStandard, "sets the guest's UUID, as SMBIOS and the monitor show it", ParseUuid},
 
     {"kernel",
      {},
@@ -205,6 +205,23 @@ constexpr OptionSpec kTable[] = {
      kDevices,
      "adds a device ('-device help' for a list, '-device driver,help' for its properties)",
      ParseDevice},
+    {"fw_cfg",
+     {},
+     "[name=]name,file=file|string=text",
+     kDevices,
+     "gives the guest a named item: a file's contents, or the text. Linux shows it under "
+     "/sys/firmware/qemu_fw_cfg; names of users start with opt/",
+     ParseFwCfg},
+    {"smbios",
+     {},
+     "file=file|type=n[,field=value][,...]",
+     kDevices,
+     "sets fields of the SMBIOS tables ('-smbios help' lists them), or adds a structure from a "
+     "file\n"
+     "type=0 firmware, 1 system (serial=, uuid=, family=, sku= …; cloud-init reads ds=nocloud… "
+     "from serial=), 2 board, 3 chassis, 4 processor, 11 OEM strings (value=text, path=file), "
+     "17 memory device",
+     ParseSmbios},
     {"nodefaults", {}, "", kDevices, "no serial port and no monitor by default", ParseNoDefaults},
     {"no-user-config", {}, "", kDevices, "accepted: there are no configuration files", Nothing},
     {"net", {}, "none", kDevices, "accepted: there are no network devices yet", ParseNet},
@@ -248,6 +265,24 @@ constexpr OptionSpec kTable[] = {
      kHost,
      "writes the process id to file, locks it, and removes it at the end",
      Take<&Options::pidfile>},
+    {"sandbox",
+     {},
+     "on|off[,obsolete=allow|deny][,elevateprivileges=allow|deny|children][,spawn=allow|deny]"
+     "[,resourcecontrol=allow|deny]",
+     kHost,
+     "on: once all is built, the process gives up its capabilities and may only make the system "
+     "calls that each kind of thread needs; any other ends it with a sentence. What the further "
+     "words name is forbidden unless they allow it",
+     ParseSandbox},
+    {"run-with",
+     {},
+     "[async-teardown=on|off][,chroot=dir][,user=user]",
+     kHost,
+     "before the guest starts: changes the root of the file system to dir, becomes user (a name or "
+     "uid:gid), and leaves it to a process of its own to give the guest's memory back at the end",
+     ParseRunWith},
+    {"runas", {}, "user", kHost, "the same as -run-with user=user", ParseRunAs},
+    {"chroot", {}, "dir", kHost, "the same as -run-with chroot=dir", ParseChroot},
 
     {"D",
      {},

@@ -62,7 +62,19 @@ Status ParseNoDefaults(Options& options, std::string_view argument);
 Status ParseNet(Options& options, std::string_view argument);
 Status ParseParallel(Options& options, std::string_view argument);
 
+// options_sandbox.cc
+Status ParseSandbox(Options& options, std::string_view argument);
+Status ParseRunWith(Options& options, std::string_view argument);
+Status ParseRunAs(Options& options, std::string_view argument);
+Status ParseChroot(Options& options, std::string_view argument);
+
+// options_firmware.cc
+Status ParseFwCfg(Options& options, std::string_view argument);
+Status ParseSmbios(Options& options, std::string_view argument);
+
 // options_run.cc
+/// A UUID in its usual form, letters made small.
+Result<std::string> ReadUuid(std::string_view text);
 Status ParseAction(Options& options, std::string_view argument);
 Status ParseName(Options& options, std::string_view argument);
 Status ParseUuid(Options& options, std::string_view argument);

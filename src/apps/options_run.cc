@@ -156,7 +156,7 @@ Status ParseName(Options& options, std::string_view argument) {
   return object::SetProperties<Options>(kNameProperties, {}, options, values);
 }
 
-Status ParseUuid(Options& options, std::string_view argument) {
+Result<std::string> ReadUuid(std::string_view argument) {
   constexpr std::string_view kForm = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
   bool good = argument.size() == kForm.size();
   for (std::size_t i = 0; good && i < kForm.size(); ++i) {
@@ -167,10 +167,16 @@ Status ParseUuid(Options& options, std::string_view argument) {
     return Fail(Errc::kInvalidArgument, "failed to parse UUID string: wrong format",
                 fmt::format("Its form is {}, each x a hexadecimal digit.", kForm));
   }
-  options.uuid = argument;
-  std::transform(options.uuid.begin(), options.uuid.end(), options.uuid.begin(), [](char c) {
+  std::string uuid(argument);
+  std::transform(uuid.begin(), uuid.end(), uuid.begin(), [](char c) {
     return c >= 'A' && c <= 'F' ? static_cast<char>(c - 'A' + 'a') : c;
   });
+  return uuid;
+}
+
+Status ParseUuid(Options& options, std::string_view argument) {
+  HF_TRY(options.uuid, ReadUuid(argument));
+  options.machine.smbios.system.uuid = options.uuid;
   return {};
 }
 

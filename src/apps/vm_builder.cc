@@ -26,6 +26,9 @@ Result<std::unique_ptr<VirtualMachine>> VirtualMachine::Build(EventLoop& loop, O
 
 VirtualMachine::VirtualMachine(EventLoop& loop, Options options)
     : loop_(loop), options_(std::move(options)) {
+  machine::SmbiosConfig& smbios = options_.machine.smbios;
+  if (smbios.bios.version.empty()) smbios.bios.version = kVersion;
+  if (smbios.system.version.empty()) smbios.system.version = options_.machine_type;
   context_.version = kVersion;
   context_.name = options_.guest_name;
   context_.uuid = options_.uuid;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "machine/numa.h"
+#include "machine/smbios/smbios_config.h"
 
 namespace holdfast::devices {
 class Chardev;
@@ -40,6 +41,13 @@ struct PvpanicConfig {
   std::uint8_t events = 0x03;
 };
 
+/// `-fw_cfg name=,string=` or `,file=`.
+struct FwCfgFile {
+  std::string name;
+  std::string text;
+  std::string path;  ///< empty: `text` is it
+};
+
 /// All a machine is built from; the command line's answer. Everything is checked for form already;
 /// what only the host can tell (does the kernel load, does RAM fit) is checked by Machine::Create.
 struct MachineConfig {
@@ -59,6 +67,8 @@ struct MachineConfig {
   std::array<devices::Chardev*, 4> serial{};  // COM1 to COM4, null: no such port; not owned
   std::optional<DebugExitConfig> debug_exit;
   std::optional<PvpanicConfig> pvpanic;
+  std::vector<FwCfgFile> fw_cfg;
+  SmbiosConfig smbios;
   bool no_reboot = false;     // -no-reboot: a guest reset ends the monitor
   bool no_shutdown = false;   // -no-shutdown: a guest power-off stops the vCPUs instead
   bool start_paused = false;  // -S

@@ -10,6 +10,7 @@
 
 #include "machine/boot/e820.h"
 #include "machine/boot/guest_image.h"
+#include "machine/boot/layout.h"
 #include "machine/cpuid.h"
 #include "machine/machine_impl.h"
 #include "machine/topology.h"
@@ -29,7 +30,9 @@ Status Machine::Impl::Build(kvm::System& system, std::span<RamBlock* const> ram)
   HF_TRY_STATUS(MapRam(ram, GuestPhysBits(cpuid)));
   HF_TRY_STATUS(CreateChips());
   HF_TRY_STATUS(CreatePlatform());
+  HF_TRY_STATUS(FillFwCfg());
   HF_TRY_STATUS(CreateVcpus(system, cpuid));
+  HF_TRY_STATUS(PrepareSmbios(cpuid));
   HF_TRY_STATUS(PrepareAcpi());
   HF_TRY_STATUS(LoadAndEnter());
   for (const auto& vcpu : vcpus_) HF_TRY_STATUS(vcpu->Start());
@@ -78,7 +81,7 @@ Status Machine::Impl::CreatePlatform() {
       .panic = [this](devices::Pvpanic::Event event) { RequestPanic(event); },
       .exit = [this](int status) { RequestExit(status); },
   };
-  HF_TRY(platform_, Platform::Create(loop_, vm_, config_, cmos, requests));
+  HF_TRY(platform_, Platform::Create(loop_, vm_, ram_, config_, cmos, requests));
   return {};
 }
 
@@ -111,6 +114,7 @@ Status Machine::Impl::PrepareAcpi() {
   for (std::size_t i = 0; i < config_.serial.size(); ++i)
     config.serial_ports[i] = config_.serial[i] != nullptr;
   if (config_.pvpanic) config.pvpanic_port = config_.pvpanic->ioport;
+  config.room = smbios_.address.value() - boot::kAcpiArea.base.value();
   config.numa = config_.numa;
   std::vector<std::uint64_t> node_sizes;
   for (const NumaNode& node : config_.numa.nodes) node_sizes.push_back(node.size);
@@ -123,6 +127,7 @@ Status Machine::Impl::PrepareAcpi() {
 // Also what a guest reset does: everything is written and read anew.
 Status Machine::Impl::LoadAndEnter() {
   HF_TRY_STATUS(ram_.Write(acpi_.address, acpi_.bytes));
+  HF_TRY_STATUS(ram_.Write(smbios_.address, smbios_.bytes));
   HF_TRY(const boot::LoadedGuest guest, boot::LoadGuest(ram_, source_));
   return EnterGuest(vcpus_.front()->vcpu(), guest);
 }

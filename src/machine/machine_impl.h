@@ -20,6 +20,7 @@
 #include "machine/boot/ram_layout.h"
 #include "machine/machine.h"
 #include "machine/platform.h"
+#include "machine/smbios/smbios.h"
 #include "machine/vcpu_state.h"
 #include "machine/vcpu_thread.h"
 
@@ -83,6 +84,9 @@ class Machine::Impl {
   Status CreateVcpus(kvm::System& system, std::span<const kvm_cpuid_entry2> cpuid);
   Status CreatePlatform();
   Status PrepareAcpi();
+  // machine_firmware.cc: what firmware would have told.
+  Status FillFwCfg();
+  Status PrepareSmbios(std::span<const kvm_cpuid_entry2> cpuid);
   Status LoadAndEnter();
 
   // Living (machine.cc). The Request functions run on vCPU threads.
@@ -120,6 +124,7 @@ class Machine::Impl {
   std::vector<boot::RamRange> ram_ranges_;
   boot::BootSource source_;
   acpi::AcpiTables acpi_;
+  smbios::Tables smbios_;
   std::unique_ptr<Platform> platform_;
   ChipState chips_{};
   std::vector<std::uint32_t> apic_ids_;

@@ -18,13 +18,15 @@ constexpr std::uint64_t kSerialPortSize = 8;
 
 }  // namespace
 
-Platform::Platform(EventLoop& loop, const kvm::Vm& vm, const MachineConfig& config,
+Platform::Platform(EventLoop& loop, const kvm::Vm& vm, const AddressSpace& memory,
+                   const MachineConfig& config,
                    const devices::CmosConfig& cmos, const Requests& requests)
     : sci_(vm, devices::acpi::kSciIrq),
       rtc_line_(vm, devices::Rtc::kIrq),
       pm_(sci_, {.reset = requests.reset, .shutdown = requests.shutdown}),
       rtc_(&loop, rtc_line_, cmos),
-      i8042_(requests.reset) {
+      i8042_(requests.reset),
+      fw_cfg_(memory) {
   for (std::size_t i = 0; i < kSerialPorts.size(); ++i) {
     if (config.serial[i] == nullptr) continue;
     serial_lines_[i] = std::make_unique<GsiLine>(vm, kSerialPorts[i].irq);
@@ -37,10 +39,11 @@ Platform::Platform(EventLoop& loop, const kvm::Vm& vm, const MachineConfig& conf
 }
 
 Result<std::unique_ptr<Platform>> Platform::Create(EventLoop& loop, const kvm::Vm& vm,
+                                                   const AddressSpace& memory,
                                                    const MachineConfig& config,
                                                    const devices::CmosConfig& cmos,
                                                    const Requests& requests) {
-  std::unique_ptr<Platform> platform(new Platform(loop, vm, config, cmos, requests));
+  std::unique_ptr<Platform> platform(new Platform(loop, vm, memory, config, cmos, requests));
   HF_TRY_STATUS(platform->MapDevices(config));
   return platform;
 }
@@ -49,6 +52,7 @@ Status Platform::MapDevices(const MachineConfig& config) {
   HF_TRY_STATUS(pm_.MapOn(io_));
   HF_TRY_STATUS(i8042_.MapOn(io_));
   HF_TRY_STATUS(io_.Map(devices::Rtc::kPort, devices::Rtc::kPortCount, rtc_));
+  HF_TRY_STATUS(io_.Map(devices::FwCfg::kPort, devices::FwCfg::kPortCount, fw_cfg_));
   for (std::size_t i = 0; i < kSerialPorts.size(); ++i) {
     if (serials_[i] == nullptr) continue;
     HF_TRY_STATUS(io_.Map(kSerialPorts[i].io, kSerialPortSize, *serials_[i]));
@@ -64,6 +68,7 @@ void Platform::Reset() noexcept {
   pm_.Reset();
   rtc_.Reset();
   i8042_.Reset();
+  fw_cfg_.Reset();
   for (const auto& serial : serials_)
     if (serial != nullptr) serial->Reset();
 }

@@ -13,6 +13,7 @@
 #include "devices/acpi_pm.h"
 #include "devices/bus.h"
 #include "devices/debug_exit.h"
+#include "devices/fw_cfg.h"
 #include "devices/i8042.h"
 #include "devices/pvpanic.h"
 #include "devices/rtc.h"
@@ -41,8 +42,9 @@ class Platform {
     std::function<void(int status)> exit;
   };
 
-  /// `loop` and `vm` outlive the platform.
+  /// `loop`, `vm` and `memory` outlive the platform.
   static Result<std::unique_ptr<Platform>> Create(EventLoop& loop, const kvm::Vm& vm,
+                                                  const AddressSpace& memory,
                                                   const MachineConfig& config,
                                                   const devices::CmosConfig& cmos,
                                                   const Requests& requests);
@@ -52,6 +54,8 @@ class Platform {
 
   const devices::Bus& io() const noexcept { return io_; }
   const devices::Bus& mmio() const noexcept { return mmio_; }
+  /// To be filled before the guest runs.
+  devices::FwCfg& fw_cfg() noexcept { return fw_cfg_; }
   void Reset() noexcept;
   void PressPowerButton() noexcept { pm_.PressPowerButton(); }
   void SendBreak(std::size_t port) noexcept {
@@ -59,7 +63,8 @@ class Platform {
   }
 
  private:
-  Platform(EventLoop& loop, const kvm::Vm& vm, const MachineConfig& config,
+  Platform(EventLoop& loop, const kvm::Vm& vm, const AddressSpace& memory,
+           const MachineConfig& config,
            const devices::CmosConfig& cmos, const Requests& requests);
   Status MapDevices(const MachineConfig& config);
 
@@ -70,6 +75,7 @@ class Platform {
   devices::AcpiPm pm_;
   devices::Rtc rtc_;
   devices::I8042 i8042_;
+  devices::FwCfg fw_cfg_;
   std::array<std::unique_ptr<devices::Serial>, 4> serials_;
   std::unique_ptr<devices::DebugExit> debug_exit_;
   std::unique_ptr<devices::Pvpanic> pvpanic_;

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "devices/acpi_pm_regs.h"
+#include "devices/fw_cfg.h"
 #include "machine/acpi/aml.h"
 
 namespace holdfast::machine::acpi {
@@ -34,6 +35,15 @@ Term RealTimeClock() {
               aml::Name("_CRS", aml::ResourceTemplate({aml::IoPorts(0x70, 2), aml::IsaIrq(8)}))});
 }
 
+Term FwCfg() {
+  constexpr std::uint64_t kNotShown = 0x0b;  // _STA: present, enabled, functioning
+  return aml::Device(
+      "FWCF",
+      {aml::Name("_HID", aml::String("QEMU0002")), aml::Name("_STA", aml::Integer(kNotShown)),
+       aml::Name("_CRS", aml::ResourceTemplate(
+                             {aml::IoPorts(devices::FwCfg::kPort, devices::FwCfg::kPortCount)}))});
+}
+
 Term Pvpanic(std::uint16_t port) {
   return aml::Device("PEVT", {aml::Name("_HID", aml::String("QEMU0001")),
                               aml::Name("_STA", aml::Integer(kPresentAndWorking)),
@@ -47,6 +57,7 @@ Bytes BuildDsdt(const AcpiConfig& config) {
   for (unsigned i = 0; i < config.serial_ports.size(); ++i)
     if (config.serial_ports[i]) devices.push_back(SerialPort(i));
   devices.push_back(RealTimeClock());
+  devices.push_back(FwCfg());
   if (config.pvpanic_port) devices.push_back(Pvpanic(*config.pvpanic_port));
 
   // SLP_TYPa, SLP_TYPb, two reserved.

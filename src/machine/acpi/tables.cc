@@ -144,7 +144,7 @@ Result<AcpiTables> BuildAcpi(const AcpiConfig& config) {
   static_assert(kRsdpRoom + kMaxCpus * std::size_t{16 + 24} +
                     (kMaxNumaNodes + 2) * std::size_t{40} +
                     kMaxNumaNodes * std::size_t{kMaxNumaNodes + 40 + 3 * 32} + 4 * kKiB <
-                boot::kAcpiArea.size);
+                boot::kAcpiArea.size - boot::kSmbiosMost);
 
   Bytes block(kRsdpRoom);
   const auto place = [&](const Bytes& table) {
@@ -163,11 +163,11 @@ Result<AcpiTables> BuildAcpi(const AcpiConfig& config) {
   }
   const Bytes rsdp = BuildRsdp(place(BuildXsdt(tables)));
   std::copy(rsdp.begin(), rsdp.end(), block.begin());
-  if (block.size() > boot::kAcpiArea.size) {
+  if (block.size() > config.room) {
     return Fail(
         Errc::kInvalidArgument,
         fmt::format("the ACPI tables need {}, more than the {} there are",
-                    FormatSize(AlignUp(block.size(), kKiB)), FormatSize(boot::kAcpiArea.size)),
+                    FormatSize(AlignUp(block.size(), kKiB)), FormatSize(AlignDown(config.room, kKiB))),
         "Describe fewer kinds of latencies and bandwidths with -numa hmat-lb.");
   }
 

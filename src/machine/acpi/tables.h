@@ -10,6 +10,7 @@
 #include <holdfast/error.h>
 #include <holdfast/guest_address.h>
 
+#include "machine/boot/layout.h"
 #include "machine/boot/ram_layout.h"
 #include "machine/numa.h"
 
@@ -23,6 +24,9 @@ struct AcpiConfig {
   unsigned enabled_cpus = 1;           ///< the first so many are there; the rest may come later
   std::array<bool, 4> serial_ports{};  ///< COM1 to COM4
   std::optional<std::uint16_t> pvpanic_port;
+  /// Bytes of boot/layout.h's kAcpiArea, from its start, that the tables may take up; the SMBIOS
+  /// tables are behind them.
+  std::uint64_t room = boot::kAcpiArea.size;
   /// Without nodes there are no SRAT, SLIT and HMAT.
   NumaConfig numa;
   /// RAM by node: RamPiece::block is the node's id. Used only with nodes.

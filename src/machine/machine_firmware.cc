@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a guest would hear from firmware: fw_cfg items and SMBIOS tables.
+#include <fmt/format.h>
+#include <holdfast/units.h>
+
+#include "base/read_file.h"
+#include "machine/machine_impl.h"
+
+namespace holdfast::machine {
+namespace {
+
+// They are held in this process for as long as it runs.
+constexpr std::uint64_t kLongestFwCfgFile = 256 * kMiB;
+
+}  // namespace
+
+Status Machine::Impl::FillFwCfg() {
+  using Key = devices::FwCfg::Key;
+  devices::FwCfg& fw_cfg = platform_->fw_cfg();
+  fw_cfg.SetNumber(Key::kRamSize, ram_.total_size(), 8);
+  fw_cfg.SetNumber(Key::kCpus, config_.smp.cpus, 2);
+  fw_cfg.SetNumber(Key::kMaxCpus, config_.smp.max_cpus, 2);
+  for (const FwCfgFile& file : config_.fw_cfg) {
+    const auto text = std::as_bytes(std::span(file.text));
+    std::vector<std::byte> contents(text.begin(), text.end());
+    if (!file.path.empty()) {
+      auto read = ReadWholeFile(file.path, kLongestFwCfgFile);
+      if (!read) return Fail(std::move(read).error().Wrap(fmt::format("-fw_cfg {}", file.name)));
+      contents = *std::move(read);
+    }
+    HF_TRY_STATUS(fw_cfg.AddFile(file.name, std::move(contents)));
+  }
+  return {};
+}
+
+Status Machine::Impl::PrepareSmbios(std::span<const kvm_cpuid_entry2> cpuid) {
+  smbios::Facts facts{.smp = config_.smp, .ram = ram_ranges_};
+  for (const kvm_cpuid_entry2& leaf : cpuid) {
+    if (leaf.function == 1) facts.processor_id = std::uint64_t{leaf.edx} << 32 | leaf.eax;
+  }
+  HF_TRY(smbios_, smbios::Build(config_.smbios, facts));
+  return {};
+}
+
+}  // namespace holdfast::machine
