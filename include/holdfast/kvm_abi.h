@@ -90,5 +90,6 @@ inline constexpr std::uint32_t kExitMemoryFault = 39;  ///< Linux 6.8
 inline constexpr unsigned kCpuid2HeaderSize = 8;
 inline constexpr unsigned kMsrsHeaderSize = 8;
 inline constexpr unsigned kMsrListHeaderSize = 4;
+inline constexpr unsigned kIrqRoutingHeaderSize = 8;
 
 }  // namespace holdfast::kvm::abi

@@ -7,6 +7,8 @@
 #include <holdfast/unique_fd.h>
 
 #include <cstdint>
+#include <optional>
+#include <span>
 
 namespace holdfast::kvm {
 
@@ -22,6 +24,15 @@ struct Memslot {
   std::uint64_t userspace_addr = 0;  ///< page-aligned host address of the guest view
   const GuestMemfd* guest_memfd = nullptr;  ///< set: the slot is bound to it (Linux 6.8)
   std::uint64_t guest_memfd_offset = 0;     ///< page-aligned offset in it
+};
+
+/// Guest writes that KVM turns into a count of an eventfd instead of leaving the guest.
+struct Ioeventfd {
+  std::uint64_t address = 0;  ///< guest physical, or an I/O port
+  bool io = false;
+  std::uint32_t size = 0;  ///< bytes of the write; 0: any, as long as it starts at `address`
+  std::optional<std::uint64_t> match = std::nullopt;  ///< only writes of this value
+  int event_fd = -1;
 };
 
 /// A KVM virtual machine. Its ioctls work only in the process (address space) that made it; from
@@ -52,6 +63,15 @@ class Vm {
   Status SetIdentityMapAddress(GuestAddress address) const;
   /// Raises or lowers a global system interrupt.
   Status SetIrqLine(std::uint32_t gsi, bool level) const;
+  /// Replaces the whole table of what a GSI stands for: pins of interrupt controllers, or messages.
+  Status SetGsiRouting(std::span<const kvm_irq_routing_entry> entries) const;
+  /// From now on (or no longer) a write to the eventfd is an edge of `gsi`. What the eventfd counts
+  /// already becomes an interrupt at once.
+  Status AddIrqfd(int event_fd, std::uint32_t gsi) const;
+  Status RemoveIrqfd(int event_fd, std::uint32_t gsi) const;
+  /// After the memslots: each made later waits for a grace period.
+  Status AddIoeventfd(const Ioeventfd& request) const;
+  Status RemoveIoeventfd(const Ioeventfd& request) const;
   /// State of PIC master (chip 0), slave (1) and IOAPIC (2).
   Result<kvm_irqchip> GetIrqchip(std::uint32_t chip) const;
   Status SetIrqchip(const kvm_irqchip& chip) const;

@@ -112,6 +112,11 @@ inline constexpr Request<kvm_irqchip> kGetIrqchip{KVM_GET_IRQCHIP, "KVM_GET_IRQC
 // linux/kvm.h declares KVM_SET_IRQCHIP as a read ioctl; the number is what counts.
 inline constexpr Request<kvm_irqchip> kSetIrqchip{KVM_SET_IRQCHIP, "KVM_SET_IRQCHIP"};
 inline constexpr Request<kvm_irq_level> kIrqLine{KVM_IRQ_LINE, "KVM_IRQ_LINE"};
+inline constexpr FlexRequest<abi::kIrqRoutingHeaderSize> kSetGsiRouting{_IOC_WRITE, 0x6a,
+                                                                        "KVM_SET_GSI_ROUTING"};
+static_assert(kSetGsiRouting.number == 0x4008ae6aUL);
+inline constexpr Request<kvm_irqfd> kIrqfd{KVM_IRQFD, "KVM_IRQFD"};
+inline constexpr Request<kvm_ioeventfd> kIoeventfd{KVM_IOEVENTFD, "KVM_IOEVENTFD"};
 /// Of a VM or a vCPU.
 inline constexpr ValueRequest kGetStatsFd{KVM_GET_STATS_FD, "KVM_GET_STATS_FD"};
 inline constexpr Request<kvm_enable_cap> kEnableCap{KVM_ENABLE_CAP, "KVM_ENABLE_CAP"};

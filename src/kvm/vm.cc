@@ -5,6 +5,7 @@
 #include <holdfast/vm.h>
 
 #include "base/trace.h"
+#include "kvm/flex_buffer.h"
 #include "kvm/ioctl.h"
 
 namespace holdfast::kvm {
@@ -90,6 +91,48 @@ Status Vm::SetIrqLine(std::uint32_t gsi, bool level) const {
   request.level = level ? 1 : 0;
   HF_TRY_STATUS(Call(fd_.get(), kIrqLine, request));
   return {};
+}
+
+Status Vm::SetGsiRouting(std::span<const kvm_irq_routing_entry> entries) const {
+  FlexBuffer<kvm_irq_routing_entry, abi::kIrqRoutingHeaderSize> table(entries);
+  HF_TRY_STATUS(Call(fd_.get(), kSetGsiRouting, table.data()));
+  return {};
+}
+
+namespace {
+Status ChangeIrqfd(int vm, int event_fd, std::uint32_t gsi, std::uint32_t flags) {
+  kvm_irqfd request{};
+  request.fd = static_cast<std::uint32_t>(event_fd);
+  request.gsi = gsi;
+  request.flags = flags;
+  HF_TRY_STATUS(Call(vm, kIrqfd, request));
+  return {};
+}
+
+Status ChangeIoeventfd(int vm, const Ioeventfd& what, std::uint32_t flags) {
+  kvm_ioeventfd request{};
+  request.addr = what.address;
+  request.len = what.size;
+  request.fd = what.event_fd;
+  request.datamatch = what.match.value_or(0);
+  request.flags = flags | (what.io ? KVM_IOEVENTFD_FLAG_PIO : 0U) |
+                  (what.match ? KVM_IOEVENTFD_FLAG_DATAMATCH : 0U);
+  HF_TRY_STATUS(Call(vm, kIoeventfd, request));
+  return {};
+}
+}  // namespace
+
+Status Vm::AddIrqfd(int event_fd, std::uint32_t gsi) const {
+  return ChangeIrqfd(fd_.get(), event_fd, gsi, 0);
+}
+Status Vm::RemoveIrqfd(int event_fd, std::uint32_t gsi) const {
+  return ChangeIrqfd(fd_.get(), event_fd, gsi, KVM_IRQFD_FLAG_DEASSIGN);
+}
+Status Vm::AddIoeventfd(const Ioeventfd& request) const {
+  return ChangeIoeventfd(fd_.get(), request, 0);
+}
+Status Vm::RemoveIoeventfd(const Ioeventfd& request) const {
+  return ChangeIoeventfd(fd_.get(), request, KVM_IOEVENTFD_FLAG_DEASSIGN);
 }
 
 Result<kvm_irqchip> Vm::GetIrqchip(std::uint32_t chip) const {

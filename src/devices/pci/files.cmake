@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # PCI Express. Paths from src/devices.
 set(DEVICES_PCI_SOURCES
+  pci/bridge.cc
   pci/function.cc
   pci/msix.cc
+  pci/pci_bus.cc
+  pci/pci_host.cc
+  pci/resources.cc
   pci/test_device.cc)
 set(DEVICES_PCI_TESTS
   pci/function_test.cc)

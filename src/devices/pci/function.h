@@ -147,6 +147,7 @@ class Function {
       HF_EXCLUDES(mutex_);
 
  private:
+  friend class PciBus;
   struct Bar {
     BarKind kind = BarKind::kMemory32;
     std::uint64_t size = 0;
