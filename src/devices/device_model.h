@@ -25,6 +25,8 @@ class ObjectStore;
 namespace holdfast::devices {
 
 class Chardev;
+class ChildBuses;
+class ChildDevice;
 namespace pci {
 class Function;
 class PciServices;
@@ -54,10 +56,15 @@ struct DeviceEnvironment {
   const Backends& backends;
   /// Sends an event of the control protocol. Main thread.
   std::function<void(std::string_view name, const nlohmann::json& data)> emit;
+  /// Buses that devices make for other devices; null in some unit tests.
+  ChildBuses* buses = nullptr;
 };
 
-/// One type of `-device` on a PCI bus. `values` never hold driver, id, bus, addr and multifunction:
-/// those are the bus's.
+/// Where a model's devices go: onto a PCI bus, or onto a bus of another device (ChildBus::type()).
+inline constexpr std::string_view kPciBusType = "PCI";
+
+/// One type of `-device`. `values` never hold driver, id and bus, and for PCI neither addr nor
+/// multifunction: those are the bus's.
 struct DeviceModel {
   std::string_view name;
   std::string_view description;
@@ -69,10 +76,16 @@ struct DeviceModel {
   /// for it, perhaps empty.
   Result<std::unique_ptr<pci::Function>> (*create)(const DeviceEnvironment& environment,
                                                    std::string_view id,
-                                                   const object::KeyValues& values);
+                                                   const object::KeyValues& values) = nullptr;
+  std::string_view bus_type = kPciBusType;
+  /// For other buses instead of create(). `bus` is what `bus=` says, perhaps nothing
+  /// (environment.buses finds it).
+  Result<std::unique_ptr<ChildDevice>> (*attach)(const DeviceEnvironment& environment,
+                                                 std::string_view id, std::string_view bus,
+                                                 const object::KeyValues& values) = nullptr;
 };
 
-/// All PCI device models there are, by name.
+/// All device models there are, by name.
 std::span<const DeviceModel* const> DeviceModels() noexcept;
 const DeviceModel* FindDeviceModel(std::string_view name) noexcept;
 
