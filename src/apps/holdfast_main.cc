@@ -23,6 +23,7 @@ int Print(const std::string& text) {
 // @return the exit status.
 Result<int> Run(Options options, std::optional<Daemon>& daemon) {
   HF_TRY_STATUS(SetUpProcess(options));
+  HF_TRY(const Confinement confinement, Confinement::Prepare(options));
   if (options.daemonize) {
     HF_TRY(daemon, Daemon::Enter());
   }
@@ -39,6 +40,7 @@ Result<int> Run(Options options, std::optional<Daemon>& daemon) {
   HF_TRY(const std::unique_ptr<VirtualMachine> vm,
          VirtualMachine::Build(*loop, std::move(options), [&] { return signals->pending(); }));
   running = vm.get();
+  HF_TRY_STATUS(confinement.Enter());
   HF_TRY_STATUS(vm->Start());
   if (daemon) HF_TRY_STATUS(daemon->Ready());
   HF_TRY_STATUS(loop->Run());

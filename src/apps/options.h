@@ -13,6 +13,8 @@
 #include <holdfast/error.h>
 
 #include "apps/control_options.h"
+#include "apps/run_with.h"
+#include "apps/sandbox.h"
 #include "machine/config.h"
 #include "machine/numa_builder.h"
 #include "object/memory_backend.h"
@@ -84,6 +86,8 @@ struct Options {
   std::string uuid = "00000000-0000-0000-0000-000000000000";
   std::string pidfile;
   bool daemonize = false;
+  SandboxOptions sandbox;
+  RunWithOptions run_with;
   bool timestamps = false;
   bool guest_name_in_messages = false;
   std::string log_file;

@@ -14,6 +14,8 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
+#include <system_error>
 
 #include "base/event_loop.h"
 #include "base/log.h"
@@ -43,6 +45,8 @@ Result<Daemon> Daemon::Enter() {
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) return FailErrno("pipe for -daemonize");
   UniqueFd read_end(ends[0]);
   UniqueFd write_end(ends[1]);
+  UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  if (!null) return FailErrno("open /dev/null");
   const pid_t child = ::fork();
   if (child < 0) return FailErrno("fork for -daemonize");
   if (child > 0) {
@@ -56,20 +60,19 @@ Result<Daemon> Daemon::Enter() {
   if (grandchild < 0) return FailErrno("fork for -daemonize");
   if (grandchild > 0) ::_exit(0);
   ::umask(027);
-  return Daemon(std::move(write_end));
+  return Daemon(std::move(write_end), std::move(null));
 }
 
 Status Daemon::Ready() {
   if (::chdir("/") != 0) return FailErrno("cannot change to the directory /");
-  const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-  if (!null) return FailErrno("open /dev/null");
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
-    if (::dup2(null.get(), fd) < 0) return FailErrno("cannot let go of the terminal");
+    if (::dup2(null_.get(), fd) < 0) return FailErrno("cannot let go of the terminal");
   }
   const unsigned char status = 0;
   while (::write(parent_.get(), &status, 1) < 0 && errno == EINTR) {
   }
   parent_.reset();
+  null_.reset();
   return {};
 }
 
@@ -84,21 +87,35 @@ Result<PidFile> PidFile::Create(const std::string& path) {
     return Fail(PidFileError(fmt::format("cannot lock '{}'", path), errno)
                     .WithHint("Another process that runs has this file as its -pidfile."));
   }
+  std::error_code ignored;
   const std::string text = fmt::format("{}\n", ::getpid());
   if (::ftruncate(fd.get(), 0) != 0 ||
       ::write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
     return Fail(PidFileError(fmt::format("cannot write '{}'", path), errno));
   }
-  std::string absolute = path;
-  if (char* resolved = ::realpath(path.c_str(), nullptr)) {
-    absolute = resolved;
-    std::free(resolved);
-  }
-  return PidFile(std::move(fd), std::move(absolute));
+  const std::filesystem::path resolved = std::filesystem::weakly_canonical(path, ignored);
+  UniqueFd folder(::open(resolved.parent_path().c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  return PidFile(std::move(fd), std::move(folder), resolved.filename());
 }
 
 PidFile::~PidFile() {
-  if (fd_) ::unlink(path_.c_str());
+  if (fd_ && folder_) ::unlinkat(folder_.get(), name_.c_str(), 0);
+}
+
+Result<Confinement> Confinement::Prepare(const Options& options) {
+  std::optional<UserIds> user;
+  if (!options.run_with.user.empty()) {
+    HF_TRY(user, ResolveUser(options.run_with.user));
+  }
+  return Confinement(options.sandbox, options.run_with, std::move(user));
+}
+
+Status Confinement::Enter() const {
+  if (!run_with_.chroot.empty()) HF_TRY_STATUS(ChangeRoot(run_with_.chroot));
+  if (user_) HF_TRY_STATUS(BecomeUser(*user_));
+  // After the change of user, which it shares, and before the sandbox, which forbids it.
+  if (run_with_.async_teardown) HF_TRY_STATUS(StartAsyncTeardown());
+  return EnterSandbox(sandbox_);
 }
 
 Result<std::unique_ptr<Signals>> Signals::Create(EventLoop& loop, Handler handler) {

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <holdfast/error.h>
@@ -27,8 +28,9 @@ class Daemon {
   Status Ready();
 
  private:
-  explicit Daemon(UniqueFd parent) : parent_(std::move(parent)) {}
+  Daemon(UniqueFd parent, UniqueFd null) : parent_(std::move(parent)), null_(std::move(null)) {}
   UniqueFd parent_;  // a pipe; closed without a word it means failure
+  UniqueFd null_;    // /dev/null, which a new root folder need not have
 };
 
 /// `-pidfile`: the file is locked while the process lives and removed with this object.
@@ -43,9 +45,11 @@ class PidFile {
   ~PidFile();
 
  private:
-  PidFile(UniqueFd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
+  PidFile(UniqueFd fd, UniqueFd folder, std::string name)
+      : fd_(std::move(fd)), folder_(std::move(folder)), name_(std::move(name)) {}
   UniqueFd fd_;
-  std::string path_;  // absolute: the daemon leaves the directory it was started in
+  UniqueFd folder_;  // open: the process may leave the folder and even the root it was started in
+  std::string name_;
 };
 
 /// SIGTERM, SIGINT and SIGHUP as events of the main loop.
@@ -72,6 +76,23 @@ class Signals {
   EventLoop& loop_;  // outlives this
   UniqueFd fd_;
   Handler handler_;
+};
+
+/// `-sandbox` and `-run-with`: what the process gives up once everything is open.
+class Confinement {
+ public:
+  /// Looks up who to become, so that a wrong name is known before anything is built.
+  static Result<Confinement> Prepare(const Options& options);
+  /// Gives it all up: root folder, user, then the rest. Main thread, everything open, no guest
+  /// running.
+  Status Enter() const;
+
+ private:
+  Confinement(SandboxOptions sandbox, RunWithOptions run_with, std::optional<UserIds> user)
+      : sandbox_(sandbox), run_with_(std::move(run_with)), user_(std::move(user)) {}
+  SandboxOptions sandbox_;
+  RunWithOptions run_with_;
+  std::optional<UserIds> user_;
 };
 
 /// Does what -D, -d, -trace, -msg and -name process= ask for, and prints the warnings.

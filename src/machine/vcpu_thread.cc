@@ -12,6 +12,7 @@
 #include <mutex>
 #include <system_error>
 
+#include "base/thread_role.h"
 #include "base/trace.h"
 #include "devices/bus.h"
 
@@ -38,7 +39,7 @@ void InstallKickHandler() {
 void BlockOtherSignals() {
   sigset_t mask;
   ::sigfillset(&mask);
-  for (const int signal : {kKickSignal, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT})
+  for (const int signal : {kKickSignal, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS})
     ::sigdelset(&mask, signal);
   ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
 }
@@ -142,7 +143,10 @@ void VcpuThread::Loop() {
   t_current = this;
   tid_ = ::gettid();
   BlockOtherSignals();
-  while (WaitForRun()) RunGuest();
+  while (WaitForRun()) {
+    ConfineThread(ThreadRole::kVcpu);
+    RunGuest();
+  }
 }
 
 // Stands until told to run; false when told to end.

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <vector>
+
+#include <holdfast/mapping.h>
+#include <holdfast/unique_fd.h>
+
+#include "apps/run_with.h"
+#include "apps/sandbox.h"
+
+namespace holdfast::apps {
+namespace {
+
+constexpr std::size_t kStackSize = 64 * 1024;
+constexpr std::string_view kCallsOfTheWaiting[] = {"read", "write", "close", "exit_group"};
+
+// What the second process works with.
+struct Handover {
+  int alive = -1;  // read end of a pipe whose only write end is the first process's
+  int ready = -1;  // write end of a pipe: a byte when all is set up
+  sock_fprog filter{};
+};
+
+void CloseAllBut(int one, int other) {
+  const auto low = static_cast<unsigned>(std::min(one, other));
+  const auto high = static_cast<unsigned>(std::max(one, other));
+  if (low > 0) ::syscall(SYS_close_range, 0U, low - 1, 0U);
+  if (high > low + 1) ::syscall(SYS_close_range, low + 1, high - 1, 0U);
+  ::syscall(SYS_close_range, high + 1, ~0U, 0U);
+}
+
+// All memory is shared with the first process, thread-local variables (errno) included: once that
+// one goes on, this does nothing but wait. The filter makes it useless to somebody who gets hold
+// of the first process and writes into this stack.
+int WaitForTheEnd(void* argument) {
+  const Handover handover = *static_cast<const Handover*>(argument);
+  ::prctl(PR_SET_NAME, "cleanup");
+  CloseAllBut(handover.alive, handover.ready);
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &handover.filter) != 0 ||
+      ::syscall(SYS_write, handover.ready, "r", 1) != 1) {
+    ::_exit(EXIT_FAILURE);
+  }
+  ::syscall(SYS_close, handover.ready);
+  char byte = 0;
+  while (::syscall(SYS_read, handover.alive, &byte, 1) > 0) {
+  }
+  ::_exit(EXIT_SUCCESS);
+}
+
+struct Pipe {
+  UniqueFd read_end;
+  UniqueFd write_end;
+};
+Result<Pipe> MakePipe() {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return FailErrno("pipe for async-teardown");
+  return Pipe{UniqueFd(ends[0]), UniqueFd(ends[1])};
+}
+
+}  // namespace
+
+Status StartAsyncTeardown() {
+  HF_TRY(std::vector<sock_filter> filter, MakePlainFilter(kCallsOfTheWaiting));
+  HF_TRY(Pipe alive, MakePipe());
+  HF_TRY(Pipe ready, MakePipe());
+  HF_TRY(Mapping stack, Mapping::MapAnonymous(kStackSize, "stack for async-teardown"));
+  Handover handover{.alive = alive.read_end.get(), .ready = ready.write_end.get()};
+  handover.filter = {.len = static_cast<unsigned short>(filter.size()), .filter = filter.data()};
+  // Nobody's signals are for it: what ends the first process ends it too, in good time.
+  sigset_t all;
+  sigset_t before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int pid = ::clone(&WaitForTheEnd, stack.data() + stack.size(), CLONE_VM, &handover);
+  const int os_errno = errno;
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (pid < 0)
+    return Fail(Error::FromErrno("cannot start the process of async-teardown", os_errno));
+  ready.write_end.reset();
+  char byte = 0;
+  ssize_t got = 0;
+  do {
+    got = ::read(ready.read_end.get(), &byte, 1);
+  } while (got < 0 && errno == EINTR);
+  if (got != 1) return Fail(Errc::kSystem, "the process of async-teardown has ended at once");
+  // Both belong to that process now, until the memory itself goes.
+  static Mapping* const stack_of_the_waiting = new Mapping(std::move(stack));
+  static const int held_while_alive = alive.write_end.release();
+  static_cast<void>(stack_of_the_waiting);
+  static_cast<void>(held_while_alive);
+  return {};
+}
+
+}  // namespace holdfast::apps
