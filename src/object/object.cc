@@ -9,18 +9,22 @@
 #include <nlohmann/json.hpp>
 
 #include "object/file_backend.h"
+#include "object/iothread.h"
 #include "object/json_value.h"
 #include "object/memory_backend.h"
+#include "object/rng_object.h"
 #include "object/suggest.h"
+#include "object/throttle_group.h"
 
 namespace holdfast::object {
 namespace {
 
-constexpr std::array kTypes = {&FileBackend::kType, &GuestMemfdBackend::kType, &MemfdBackend::kType,
-                               &RamBackend::kType, &ShmBackend::kType};
+constexpr std::array kTypes = {&IoThread::kType,     &FileBackend::kType, &GuestMemfdBackend::kType,
+                               &MemfdBackend::kType, &RamBackend::kType,  &ShmBackend::kType,
+                               &ThrottleGroup::kType};
 
 // Object types of QEMU 11 (user creatable ones) that have no counterpart here yet.
-constexpr std::array<std::string_view, 45> kQemuTypes = {
+constexpr std::array<std::string_view, 41> kQemuTypes = {
     "acpi-generic-initiator",
     "acpi-generic-port",
     "authz-list",
@@ -45,15 +49,12 @@ constexpr std::array<std::string_view, 45> kQemuTypes = {
     "input-barrier",
     "input-linux",
     "iommufd",
-    "iothread",
     "main-loop",
     "memory-backend-epc",
     "pef-guest",
     "pr-manager-helper",
     "qtest",
-    "rng-builtin",
     "rng-egd",
-    "rng-random",
     "s390-pv-guest",
     "secret",
     "secret_keyring",
@@ -61,7 +62,6 @@ constexpr std::array<std::string_view, 45> kQemuTypes = {
     "sev-snp-guest",
     "tdx-guest",
     "thread-context",
-    "throttle-group",
     "tls-cipher-suites",
     "tls-creds-anon",
     "tls-creds-psk",

@@ -21,7 +21,8 @@ _KVM_PROGRAMS = ("kvm_test", "system_test")
 SANITIZED = ("asan", "tsan")
 # The unit tests of a sanitizer's build; TSan has nothing to find where there is one thread.
 UNIT_TESTS = {"asan": ("unit_tests",),
-              "tsan": ("base_test", "control_test", "devices_test", "machine_test", "memory_test")}
+              "tsan": ("base_test", "block_test", "control_test", "devices_test", "machine_test",
+                       "memory_test", "net_test", "pci_test", "virtio_test")}
 # A sanitizer's report must end the program with a status of its own, also in children.
 _SANITIZER_ENV = {"ASAN_OPTIONS": "abort_on_error=0:exitcode=99",
                   "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=99",

@@ -215,10 +215,11 @@ void TestDriver::Stop() {
 
 bool TestDriver::RunUntil(const std::function<bool()>& done) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
-  while (!done() && std::chrono::steady_clock::now() < end) {
+  while (!done()) {
+    if (std::chrono::steady_clock::now() > end) return false;
     if (!loop_.RunOnce(std::chrono::milliseconds(10))) return false;
   }
-  return done();
+  return true;
 }
 
 std::uint16_t TestDriver::Send(unsigned queue, std::span<const TestBuffer> buffers) {

@@ -113,7 +113,8 @@ class TestDriver final : public Transport {
   std::uint16_t Send(unsigned queue, std::span<const TestBuffer> buffers);
   void Kick(unsigned queue) { device_.HandleQueue(queue); }
   std::optional<TestQueue::Used> Take(unsigned queue) { return sides_[queue]->Take(); }
-  /// Runs the loop until `done()` or a minute is over. @return done()
+  /// Runs the loop until `done()` says so or a minute is over. @return whether it said so; it is
+  /// not asked again then
   bool RunUntil(const std::function<bool()>& done);
 
   TestMemory& ram() { return memory_; }

@@ -10,6 +10,7 @@
 #include <holdfast/error.h>
 
 #include "devices/device_model.h"
+#include "devices/pci/function.h"
 #include "devices/virtio/device.h"
 #include "object/keyval.h"
 #include "object/property.h"
