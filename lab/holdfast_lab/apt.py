@@ -24,19 +24,23 @@ class Package:
     size: int
 
 
-def mirror() -> str:
-    """Returns the address from which this machine's apt takes Debian's main component."""
+def release_and_mirror() -> tuple[str, str]:
+    """Returns this machine's release and from where its apt takes Debian's main component."""
     out = run_tool(["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)",
                     "Created-By: Packages"]).decode()
     entries = [line.split() for line in out.splitlines() if len(line.split()) == 3]
     # The security archive carries no backports and no sid, so it cannot serve here.
-    uris = [uri for uri, release, component in entries
-            if component == "main" and "security" not in release and not uri.startswith("cdrom:")]
-    plain = [uri for uri, release, _ in entries if uri in uris and "-" not in release]
-    if not uris:
+    found = [(release, uri) for uri, release, component in entries
+             if component == "main" and "security" not in release and not uri.startswith("cdrom:")]
+    if not found:
         raise LabError("apt on this machine has no entry for Debian's main component, "
                        "so the lab knows no mirror to take its kernels from")
-    return (plain or uris)[0]
+    return ([entry for entry in found if "-" not in entry[0]] or found)[0]
+
+
+def mirror() -> str:
+    """Returns the address from which this machine's apt takes Debian's main component."""
+    return release_and_mirror()[1]
 
 
 class PrivateApt:

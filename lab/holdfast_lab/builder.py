@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from holdfast_lab import contents, kernels
+from holdfast_lab import contents, debian, kernels
 from holdfast_lab.common import REPO, LabError, cache_dir, locked, prune, run_tool
 from holdfast_lab.ext4 import cpio_archive, ext4_image
 from holdfast_lab.vm import Machine
@@ -62,8 +62,10 @@ def parse_payload(texts: list[str]) -> list[tuple[Path, str]]:
     return items
 
 
-def prepare(kernel_name: str | None, payload: list[tuple[Path, str]]) -> tuple[str, Machine]:
+def prepare(kernel_name: str | None, payload: list[tuple[Path, str]],
+            with_debian: bool) -> tuple[str, Machine]:
     """Builds what is out of date; returns the kernel's name and the machine to start."""
+    disk = debian.image() if with_debian else None
     kernel, packaged = kernels.choose(kernel_name)
     everything = {**packaged, kernel.name: kernel}
     with locked("images"):
@@ -74,4 +76,4 @@ def prepare(kernel_name: str | None, payload: list[tuple[Path, str]]) -> tuple[s
         initrd = cpio_archive(contents.initrd_tree(kernel), folder, "lab-initrd", keep=_KEEP)
         payload_image = ext4_image(contents.payload_tree(payload, base), folder, "lab-payload",
                                    keep=_KEEP)
-    return kernel.name, Machine(kernel.vmlinuz, initrd, base_image, payload_image)
+    return kernel.name, Machine(kernel.vmlinuz, initrd, base_image, payload_image, disk)

@@ -27,6 +27,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--payload", action="append", default=[], metavar="PATH[:DEST]",
                         help="put this file or folder into the lab instead of a build's programs; "
                         "DEST is absolute or relative to /payload; may be repeated")
+    parser.add_argument("--debian", action="store_true", help="with a Debian system for guests on "
+                        "the disk $DEBIAN (made on first use)")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE",
                         help="environment of the commands")
     parser.add_argument("--boot-timeout", type=float, default=180, metavar="SECONDS",
@@ -46,7 +48,7 @@ def machine_for(options: argparse.Namespace) -> tuple[str, Machine]:
     items = builder.parse_payload(options.payload)
     if options.build or not items:
         items = builder.default_payload(options.build and options.build.resolve()) + items
-    name, machine = builder.prepare(options.kernel, items)
+    name, machine = builder.prepare(options.kernel, items, options.debian)
     return name, dataclasses.replace(machine, memory_mib=memory, cpus=options.cpus,
                                      thread=options.thread, append=options.append)
 
@@ -57,6 +59,8 @@ def script_for(command: str, options: argparse.Namespace, kernel: str) -> str:
              f"export LAB_BOOT=/boot/lab/{shlex.quote(kernel)}",
              "export PATH=/payload/bin:/payload:/usr/sbin:/usr/bin",
              "cd /payload"]
+    if options.debian:
+        lines.append("export DEBIAN=/dev/vdc")
     for pair in options.env:
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():

@@ -15,7 +15,8 @@ from holdfast_lab.kernels import Kernel
 _GUEST_FILES = Path(__file__).resolve().parent.parent / "inside"
 _BUSYBOX = Path("/bin/busybox")
 # Programs that tests use in the lab, with the libraries they need.
-_PROGRAMS = ("/usr/bin/qemu-system-x86_64", "/usr/bin/bash", "/usr/bin/setpriv", "/usr/bin/taskset")
+_PROGRAMS = ("/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-img", "/usr/bin/bash",
+             "/usr/bin/setpriv", "/usr/bin/taskset", "/usr/bin/ssh", "/usr/sbin/e2fsck")
 _FIRMWARE_FOLDERS = ("/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe/qemu")
 _FIRMWARE = ("bios-256k.bin", "bios-microvm.bin", "qboot.rom", "linuxboot.bin", "linuxboot_dma.bin",
              "multiboot.bin", "multiboot_dma.bin", "pvh.bin", "kvmvapic.bin", "vgabios-stdvga.bin",
@@ -73,12 +74,15 @@ def base_tree(kernels: dict[str, Kernel], initrds: dict[str, Path]) -> Tree:
         tree.add(kernel.vmlinuz, f"boot/lab/{name}/vmlinuz")
         tree.add(kernel.vmlinux, f"boot/lab/{name}/vmlinux")
         tree.add(initrds[name], f"boot/lab/{name}/initrd")
-    tree.folders |= {"dev", "proc", "sys", "tmp", "run", "root", "payload", "etc", "var/tmp",
+    tree.folders |= {"dev", "mnt", "proc", "sys", "tmp", "run", "root", "payload", "etc", "var/tmp",
                      "usr/sbin", "usr/lib64", "sys"}
     tree.add(_GUEST_FILES / "agent", "usr/lib/holdfast-lab/agent")
     tree.texts |= {"etc/passwd": "root:x:0:0:root:/root:/bin/sh\n"
                                  "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
                    "etc/group": "root:x:0:\nkvm:x:104:\nnogroup:x:65534:\n",
+                   "etc/ssh/ssh_config": "Host *\n  IdentityFile /root/.ssh/key\n"
+                                       "  StrictHostKeyChecking no\n"
+                                       "  UserKnownHostsFile /dev/null\n  LogLevel ERROR\n",
                    "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
                    "etc/profile": "PS1='lab:\\w\\$ '\n"}
     return tree

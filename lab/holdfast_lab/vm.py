@@ -35,6 +35,7 @@ class Machine:
     initrd: Path
     base: Path
     payload: Path
+    debian: Path | None = None
     memory_mib: int = 8192
     # One CPU and thread=single. With two CPUs, half of all nested boots hung: the guest had taken a
     # timer interrupt with its interrupts off. The likely cause, from QEMU's source and not
@@ -78,6 +79,12 @@ def command_line(machine: Machine, log: Path, control: int, terminal: int) -> li
               f"tsc_early_khz={host_tsc_khz()} audit=0 apparmor=0 "
               f"rdinit=/init printk.time=1 log_buf_len=4M {machine.append}").strip()
     drive = "file={},if=none,id={},format=raw,readonly=on"
+    debian: list[str] = []
+    if machine.debian:
+        # May be written to; what is written goes with the lab.
+        debian = ["-drive", f"file={machine.debian},if=none,id=debian,format=raw,snapshot=on,"
+                  "cache=unsafe,discard=unmap",
+                  "-device", "virtio-blk-pci,drive=debian,serial=debian"]
     return [
         find_tool("qemu-system-x86_64"), "-name", "holdfast-lab", "-nodefaults", "-no-user-config",
         "-M", "q35", "-accel", f"tcg,thread={machine.thread}",
@@ -88,7 +95,7 @@ def command_line(machine: Machine, log: Path, control: int, terminal: int) -> li
         "-serial", f"file:{log}",
         "-drive", drive.format(machine.base, "base"), "-device", "virtio-blk-pci,drive=base",
         "-drive", drive.format(machine.payload, "payload"),
-        "-device", "virtio-blk-pci,drive=payload",
+        "-device", "virtio-blk-pci,drive=payload", *debian,
         "-device", "virtio-rng-pci",
         "-device", "virtio-serial-pci",
         "-chardev", f"socket,id=control,fd={control}",
