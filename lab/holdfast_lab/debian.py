@@ -35,7 +35,7 @@ def image() -> Path:
             os.utime(path)
             return path
         if os.environ.get("LAB_OFFLINE", "") not in ("", "0"):
-            raise LabError("no Debian system in the cache yet, and the lab was told to stay offline")
+            raise LabError("no Debian system in the cache yet, and the lab was told to be offline")
         say(f"making a Debian system ({release}) for guests")
         start = time.monotonic()
         with scratch_dir(folder) as scratch:
