@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "devices/net/network.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+#include "devices/net/user_backend.h"
+
+namespace holdfast::devices::net {
+namespace {
+
+constexpr MacAddress kFirstMac = {0x52, 0x54, 0x00, 0x12, 0x34, 0x56};
+
+template <class... Ts>
+struct Overloaded : Ts... {
+  using Ts::operator()...;
+};
+
+}  // namespace
+
+std::string MacText(const MacAddress& mac) {
+  return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", mac[0], mac[1], mac[2], mac[3],
+                     mac[4], mac[5]);
+}
+
+bool ReadMac(std::string_view text, MacAddress& mac) noexcept {
+  if (text.size() != 17) return false;
+  for (std::size_t i = 0; i < mac.size(); ++i) {
+    const char* const begin = text.data() + 3 * i;
+    const auto [rest, error] = std::from_chars(begin, begin + 2, mac.at(i), 16);
+    if (error != std::errc{} || rest != begin + 2) return false;
+    if (i + 1 < mac.size() && begin[2] != ':' && begin[2] != '-') return false;
+  }
+  return true;
+}
+
+Network::~Network() {
+  while (!nics_.empty()) {
+    nics_.back()->DropBackend();
+    nics_.pop_back();
+  }
+}
+
+Status Network::Add(const NetdevConfig& config) {
+  if (Find(config.id) != nullptr) {
+    return Fail(Errc::kInvalidArgument, fmt::format("Duplicate ID '{}' for netdev", config.id),
+                "Give each network back end an id of its own.");
+  }
+  const auto wrap = [](auto made) -> Result<std::unique_ptr<NetBackend>> {
+    if (!made) return Fail(std::move(made).error());
+    return *std::move(made);
+  };
+  HF_TRY(
+      std::unique_ptr<NetBackend> backend,
+      std::visit(
+          Overloaded{[&](const UserConfig& user) {
+                       return wrap(UserBackend::Create(loop_, config.id, user));
+                     },
+                     [&](const TapConfig& tap) { return wrap(TapBackend::Create(config.id, tap)); },
+                     [&](const StreamConfig& stream) {
+                       return wrap(StreamBackend::Create(loop_, config.id, stream, emit_));
+                     },
+                     [&](const DgramConfig& dgram) {
+                       return wrap(DgramBackend::Create(config.id, dgram));
+                     }},
+          config.what));
+  return Add(config.type, std::move(backend));
+}
+
+Status Network::Add(std::string type, std::unique_ptr<NetBackend> backend) {
+  if (Find(backend->id()) != nullptr) {
+    return Fail(Errc::kInvalidArgument, fmt::format("Duplicate ID '{}' for netdev", backend->id()),
+                "Give each network back end an id of its own.");
+  }
+  backends_.push_back({std::move(type), std::move(backend)});
+  return {};
+}
+
+Status Network::Remove(std::string_view id) {
+  const auto found = std::find_if(backends_.begin(), backends_.end(),
+                                  [&](const Entry& entry) { return entry.backend->id() == id; });
+  if (found == backends_.end()) {
+    return Fail(Errc::kNotFound, fmt::format("Device '{}' not found", id),
+                "'info network' lists the network back ends.");
+  }
+  if (Nic* const nic = NicOf(*found->backend); nic != nullptr) nic->DropBackend();
+  backends_.erase(found);
+  return {};
+}
+
+NetBackend* Network::Find(std::string_view id) const noexcept {
+  for (const Entry& entry : backends_) {
+    if (entry.backend->id() == id) return entry.backend.get();
+  }
+  return nullptr;
+}
+
+Result<UserBackend*> Network::FindUser(std::string_view id) const {
+  for (const Entry& entry : backends_) {
+    if (!id.empty() && entry.backend->id() != id) continue;
+    if (auto* const user = dynamic_cast<UserBackend*>(entry.backend.get())) return user;
+    if (!id.empty()) {
+      return Fail(Errc::kInvalidArgument, "invalid parameter: not a user mode network backend",
+                  "'info usernet' lists them.");
+    }
+  }
+  if (id.empty()) {
+    return Fail(Errc::kNotFound, "user mode network backend not in use", "It is -netdev user.");
+  }
+  return Fail(Errc::kNotFound, fmt::format("unrecognized netdev id '{}'", id),
+              "'info network' lists them.");
+}
+
+Status Network::AddNic(Nic& nic) {
+  if (nic.backend() != nullptr && NicOf(*nic.backend()) != nullptr) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("Property '{}.netdev' can't take value '{}', it's in use", nic.model(),
+                            nic.backend()->id()),
+                "Each network card needs a -netdev of its own.");
+  }
+  nics_.push_back(&nic);
+  return {};
+}
+
+void Network::RemoveNic(Nic& nic) noexcept {
+  std::erase(nics_, &nic);
+}
+
+Nic* Network::FindNic(std::string_view name) const noexcept {
+  for (Nic* const nic : nics_) {
+    if (nic->nic_name() == name) return nic;
+  }
+  const NetBackend* const backend = Find(name);
+  return backend != nullptr ? NicOf(*backend) : nullptr;
+}
+
+Nic* Network::NicOf(const NetBackend& backend) const noexcept {
+  for (Nic* const nic : nics_) {
+    if (nic->backend() == &backend) return nic;
+  }
+  return nullptr;
+}
+
+MacAddress Network::NextMac() const noexcept {
+  MacAddress mac = kFirstMac;
+  const auto taken = [&] {
+    return std::any_of(nics_.begin(), nics_.end(),
+                       [&](const Nic* nic) { return nic->mac() == mac; });
+  };
+  // There are fewer cards than addresses.
+  while (taken()) ++mac[5];
+  return mac;
+}
+
+std::string Network::NextName(std::string_view model) {
+  const auto number = std::count(models_.begin(), models_.end(), model);
+  models_.emplace_back(model);
+  return fmt::format("{}.{}", model, number);
+}
+
+std::string Network::Line(const Nic& nic) const {
+  return fmt::format("{}: index=0,type=nic,model={},macaddr={}{}\n", nic.nic_name(), nic.model(),
+                     MacText(nic.mac()), nic.link() ? "" : ",link=down");
+}
+
+std::string Network::Line(const Entry& entry) const {
+  return fmt::format("{}: index=0,type={},{}\n", entry.backend->id(), entry.type,
+                     entry.backend->Describe());
+}
+
+std::string Network::Describe() const {
+  std::string text;
+  for (const Nic* const nic : nics_) {
+    text += Line(*nic);
+    for (const Entry& entry : backends_) {
+      if (nic->backend() == entry.backend.get()) text += " \\ " + Line(entry);
+    }
+  }
+  for (const Entry& entry : backends_) {
+    if (NicOf(*entry.backend) == nullptr) text += Line(entry);
+  }
+  return text;
+}
+
+}  // namespace holdfast::devices::net
