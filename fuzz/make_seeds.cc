@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes the fuzz targets' first inputs to DIR/<target>/: small valid kernels and command lines.
+// Writes the fuzz targets' first inputs, small and valid, to DIR/<target>/.
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -93,6 +93,27 @@ void SaveQmp(const std::filesystem::path& folder) {
   SaveText(folder, "half", whole + R"({"execute": "query-\u00e4\ud83d)");
 }
 
+// A queue of eight entries with one request: a buffer to read at 0x2000, one to write at 0x3000.
+// fuzz_virtqueue.cc says where the rings are.
+void SaveVirtqueues(const std::filesystem::path& folder) {
+  const auto put = [](std::string& memory, std::size_t at, std::uint64_t value, std::size_t bytes) {
+    for (std::size_t i = 0; i < bytes; ++i) memory[at + i] = static_cast<char>(value >> (8 * i));
+  };
+  for (const bool packed : {false, true}) {
+    std::string memory(0x2000, '\0');
+    for (std::size_t i = 0; i < 2; ++i) {
+      const std::uint64_t flags = (i == 0 ? 1U : 2U) | (packed ? 0x80U : 0U);
+      put(memory, 16 * i, 0x2000 + 0x1000 * i, 8);
+      put(memory, 16 * i + 8, 64, 4);
+      put(memory, 16 * i + 12, packed ? 5 : flags, 2);
+      put(memory, 16 * i + 14, packed ? flags : 1, 2);
+    }
+    if (!packed) put(memory, 0x1002, 1, 2);  // one is available
+    std::string head = {static_cast<char>(packed ? 7 : 6), static_cast<char>(packed ? 8 : 3), 2};
+    SaveText(folder, packed ? "packed" : "split", head + memory);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -105,5 +126,6 @@ int main(int argc, char** argv) {
   SavePvh(root / "pvh");
   SaveQmp(root / "qmp");
   SaveOptions(root / "options");
+  SaveVirtqueues(root / "virtqueue");
   return 0;
 }
