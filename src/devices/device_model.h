@@ -25,6 +25,7 @@ class ObjectStore;
 namespace holdfast::devices {
 
 class Chardev;
+struct MachineServices;
 class ChildBuses;
 class ChildDevice;
 namespace pci {
@@ -32,7 +33,7 @@ class Function;
 class PciServices;
 }  // namespace pci
 namespace block {
-class BlockDevice;
+class Drive;
 }
 namespace net {
 class NetBackend;
@@ -41,7 +42,7 @@ class NetBackend;
 /// The host's ends that devices are made with, by id. Each function gives null for an id nobody
 /// made; what it gives outlives the device.
 struct Backends {
-  std::function<block::BlockDevice*(std::string_view id)> drive;
+  std::function<block::Drive*(std::string_view id)> drive;
   std::function<net::NetBackend*(std::string_view id)> netdev;
   std::function<Chardev*(std::string_view id)> chardev;
   std::function<EventLoop*(std::string_view id)> iothread;
@@ -56,6 +57,10 @@ struct DeviceEnvironment {
   const Backends& backends;
   /// Sends an event of the control protocol. Main thread.
   std::function<void(std::string_view name, const nlohmann::json& data)> emit;
+  /// The machine as balloon and watchdog know it; null only in tests without them.
+  MachineServices* services = nullptr;
+  /// The machine's vCPUs: how many queues a device has by default.
+  unsigned cpus = 1;
   /// Buses that devices make for other devices; null in some unit tests.
   ChildBuses* buses = nullptr;
 };

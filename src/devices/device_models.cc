@@ -4,6 +4,7 @@
 
 #include "devices/device_model.h"
 #include "devices/pci/test_device.h"
+#include "devices/virtio/virtio_blk.h"
 #include "devices/virtio/virtio_rng.h"
 
 namespace holdfast::devices {
@@ -12,6 +13,7 @@ namespace {
 // By name. Each model's header declares its entry.
 constexpr std::array kModels = {
     &pci::kPciTestdev,
+    &virtio::kVirtioBlkPci,
     &virtio::kVirtioRngPci,
 };
 

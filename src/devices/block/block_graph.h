@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <holdfast/error.h>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "devices/block/drive.h"
+#include "devices/block/node_options.h"
+
+namespace holdfast {
+class EventLoop;
+}
+
+namespace holdfast::devices::block {
+
+/// All disks of a virtual machine on the host's side: nodes (what holds the data), by node name,
+/// and drives (what devices plug into), by id.
+///
+/// Thread-safety: the main thread.
+class BlockGraph {
+ public:
+  /// `loop` is the main thread's and outlives the graph.
+  explicit BlockGraph(EventLoop& loop);
+  BlockGraph(const BlockGraph&) = delete;
+  BlockGraph& operator=(const BlockGraph&) = delete;
+  ~BlockGraph();
+
+  /// What the graph asks of the machine, on the main thread. Empty functions: nobody is there.
+  struct Hooks {
+    std::function<void(std::string_view event, const nlohmann::json& data)> emit;
+    std::function<void()> stop_for_io_error;
+  };
+  void set_hooks(Hooks hooks);
+  /// The machine runs on: what an error has stopped is tried again.
+  void MachineRuns();
+
+  /// Makes a node and the children described in it. A node without name gets one, `#block1`.
+  Result<BlockDevice*> AddNode(const NodeOptions& options);
+  /// @return kNotFound, or kInvalidArgument while somebody uses it; in QEMU's words
+  Status RemoveNode(std::string_view name);
+  BlockDevice* FindNode(std::string_view name) const noexcept;
+
+  /// Makes a drive; `medium`, a node or null, is its own from then on.
+  Result<Drive*> AddDrive(std::string id, BlockDevice* medium);
+  /// The drive of this id, or one for the node of this name; null: there is neither.
+  Drive* Find(std::string_view id_or_node);
+  /// The same by id, by the device's name, or by node name, making nothing; for commands.
+  Drive* Lookup(std::string_view name) const noexcept;
+
+  struct Node {
+    std::unique_ptr<BlockDevice> device;
+    NodeOptions options;
+    std::vector<std::string> children;
+    bool internal = false;  ///< made for another node or by -drive: only that removes it
+  };
+  const std::vector<std::unique_ptr<Node>>& nodes() const noexcept { return nodes_; }
+  const std::vector<std::unique_ptr<Drive>>& drives() const noexcept { return drives_; }
+  const Node* NodeOf(const BlockDevice* device) const noexcept;
+  /// Forgets a medium that no drive has any more, if -drive or a command made it.
+  void DropMedium(BlockDevice* medium);
+
+ private:
+  Result<std::unique_ptr<BlockDevice>> Open(const NodeOptions& options,
+                                            std::vector<std::string>& children);
+  Status CheckName(std::string_view name) const;
+  bool InUse(const Node& node) const noexcept;
+  void Erase(std::string_view name);
+  void OnError(const Drive& drive, Operation operation, int error, OnError outcome);
+
+  struct Shared;  // what posted work may still find when the graph is gone
+  EventLoop& loop_;
+  Hooks hooks_;
+  std::shared_ptr<Shared> shared_;
+  unsigned next_name_ = 1;
+  std::vector<std::unique_ptr<Node>> nodes_;  // children before their parents
+  std::vector<std::unique_ptr<Drive>> drives_;
+};
+
+}  // namespace holdfast::devices::block

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "devices/block/block_graph.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <nlohmann/json.hpp>
+
+#include "devices/block/test_support.h"
+
+namespace holdfast::devices::block {
+namespace {
+
+using ::testing::HasSubstr;
+
+class BlockGraphTest : public ::testing::Test {
+ protected:
+  Result<BlockDevice*> Add(std::string_view text) {
+    HF_TRY(const auto values, object::ParseKeyValues(text));
+    HF_TRY(const NodeOptions options, ParseNodeOptions(values));
+    return graph_.AddNode(options);
+  }
+  std::unique_ptr<EventLoop> loop_ = *EventLoop::Create();
+  BlockGraph graph_{*loop_};
+};
+
+TEST_F(BlockGraphTest, ShowsAPartOfANode) {
+  const TestImage image(8192, 'a');
+  ASSERT_TRUE(Add("driver=file,filename=" + image.path() + ",node-name=f"));
+  const auto raw = Add("driver=raw,file=f,node-name=r,offset=1024,size=2048");
+  ASSERT_TRUE(raw) << raw.error().ToString();
+  EXPECT_EQ((*raw)->size(), 2048U);
+  const auto submitter = *(*raw)->MakeSubmitter(*loop_);
+  TestBuffer buffer(512, 'b');
+  const std::array<iovec, 1> pieces = {buffer.piece(0, 512)};
+  EXPECT_EQ(DoIo(*loop_, *submitter, Operation::kWrite, 512, pieces), 0);
+  EXPECT_EQ(image.Contents().find('b'), 1536U);
+}
+
+TEST_F(BlockGraphTest, RefusesWhatCannotBe) {
+  ASSERT_TRUE(Add("driver=null-co,node-name=n,size=4096"));
+  const struct {
+    const char* text;
+    const char* error;
+  } kCases[] = {
+      {"driver=null-co,node-name=n", "Duplicate nodes with node-name='n'"},
+      {"driver=raw,file=none", "Cannot find device='' nor node-name='none'"},
+      {"driver=raw,file=n,offset=8192", "Offset (8192) cannot be greater than size"},
+      {"driver=raw,file=n,size=8192", "has to be smaller or equal to the actual size"},
+      {"driver=raw,file.driver=file,file.filename=/does/not/exist", "No such file"},
+  };
+  for (const auto& c : kCases) {
+    SCOPED_TRACE(c.text);
+    const auto made = Add(c.text);
+    ASSERT_FALSE(made);
+    EXPECT_THAT(made.error().message(), HasSubstr(c.error));
+    EXPECT_EQ(graph_.nodes().size(), 1U) << "nothing is left of it";
+  }
+}
+
+TEST_F(BlockGraphTest, RemovesNodesThatNobodyUses) {
+  ASSERT_TRUE(Add("driver=raw,node-name=top,file.driver=null-co,file.node-name=bottom"));
+  EXPECT_THAT(graph_.RemoveNode("bottom").error().message(), HasSubstr("is in use"));
+  EXPECT_EQ(graph_.RemoveNode("x").error().message(), "Failed to find node with node-name='x'");
+  Drive* const drive = graph_.Find("top");
+  ASSERT_NE(drive, nullptr);
+  EXPECT_EQ(graph_.Find("top"), drive) << "one drive for each node";
+  ASSERT_TRUE(drive->Attach({.name = "disk0"}));
+  EXPECT_FALSE(drive->Attach({.name = "disk1"}));
+  EXPECT_THAT(graph_.RemoveNode("top").error().message(), HasSubstr("is in use"));
+  EXPECT_EQ(graph_.Lookup("disk0"), drive);
+  drive->Detach();
+  EXPECT_TRUE(graph_.RemoveNode("top"));
+  EXPECT_TRUE(graph_.nodes().empty()) << "its own child goes with it";
+  EXPECT_TRUE(graph_.drives().empty());
+}
+
+TEST_F(BlockGraphTest, TellsOfErrorsAndStopsTheMachineForThem) {
+  std::vector<nlohmann::json> events;
+  unsigned stops = 0;
+  graph_.set_hooks({.emit =
+                        [&](std::string_view name, const nlohmann::json& data) {
+                          EXPECT_EQ(name, "BLOCK_IO_ERROR");
+                          events.push_back(data);
+                        },
+                    .stop_for_io_error = [&] { ++stops; }});
+  const auto node = Add("driver=null-co,node-name=n");
+  ASSERT_TRUE(node);
+  Drive* const drive = *graph_.AddDrive("drive0", *node);
+  unsigned again = 0;
+  ASSERT_TRUE(drive->Attach({.name = "/machine/disk", .run_again = [&] { ++again; }}));
+  EXPECT_EQ(drive->Failed(Operation::kWrite, ENOSPC), OnError::kStop);
+  ASSERT_TRUE(loop_->RunOnce(std::chrono::milliseconds(1000)));
+  ASSERT_EQ(events.size(), 1U);
+  EXPECT_EQ(stops, 1U);
+  EXPECT_EQ(events[0]["device"], "drive0");
+  EXPECT_EQ(events[0]["node-name"], "n");
+  EXPECT_EQ(events[0]["operation"], "write");
+  EXPECT_EQ(events[0]["action"], "stop");
+  EXPECT_EQ(events[0]["nospace"], true);
+  EXPECT_EQ(events[0]["reason"], "No space left on device");
+  graph_.MachineRuns();
+  EXPECT_EQ(again, 1U);
+}
+
+}  // namespace
+}  // namespace holdfast::devices::block
