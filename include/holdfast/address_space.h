@@ -59,6 +59,12 @@ class AddressSpace {
   Status Write(GuestAddress to, std::span<const std::byte> from) const;
   /// Zeroes RAM.
   Status Fill(GuestAddress to, std::uint64_t size, std::byte value) const;
+  /// Gives RAM back to the host (RamBlock::Discard): its next use finds zeroes.
+  /// @return kInvalidArgument if the range is not all RAM, or not whole pages of it; then what came
+  ///         before the piece that failed is given back
+  Status Discard(GuestAddress from, std::uint64_t size) const;
+  /// The same for the whole pages in each piece that Pin() made.
+  Status Discard(const GuestIoVec& pinned) const;
   /// Reads `size` bytes of `fd` from `file_offset` straight into guest RAM, no buffer between.
   /// @return kMalformed if the file ends before; the read's error; kInvalidArgument as Write.
   Status ReadFile(int fd, std::uint64_t file_offset, GuestAddress to, std::uint64_t size) const;

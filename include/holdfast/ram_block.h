@@ -82,6 +82,14 @@ class RamBlock {
   /// Whether the kernel may merge equal pages (MADV_MERGEABLE). Kernels without KSM, and memory
   /// that cannot be merged (guest_memfd, all that is shared), take no notice.
   void SetMergeable(bool on) const noexcept;
+  /// Gives [offset, offset + size) back to the host: the next use, by guest or monitor, finds
+  /// zeroes (or, of a private file mapping, the file's contents). Neither memslots nor views
+  /// change, and addresses stay valid. guest_memfd and shared files get a hole; other memory is
+  /// forgotten.
+  /// @return kInvalidArgument for a range that is empty, outside the block or not a multiple of
+  ///         page_size(); else the failed system call (a file system without holes: kUnsupported)
+  /// Thread-safety: any thread.
+  Status Discard(std::uint64_t offset, std::uint64_t size) const;
   /// Whether a core dump has the memory. guest_memfd is never dumped.
   Status SetDumped(bool on) const;
 

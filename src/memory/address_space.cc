@@ -133,6 +133,33 @@ Status AddressSpace::Fill(GuestAddress to, std::uint64_t size, std::byte value) 
   });
 }
 
+Status AddressSpace::Discard(GuestAddress from, std::uint64_t size) const {
+  return ForEachPiece(from, size, [&](std::span<std::byte> piece) -> Status {
+    const Region& region = *Find(from);
+    const std::uint64_t offset = from.value() - region.base.value();
+    from = from + piece.size();
+    return region.block->Discard(region.block_offset + offset, piece.size());
+  });
+}
+
+Status AddressSpace::Discard(const GuestIoVec& pinned) const {
+  for (const iovec& piece : pinned.pieces()) {
+    const auto* const start = static_cast<const std::byte*>(piece.iov_base);
+    for (const Region& region : regions_) {
+      const std::span<std::byte> view = region.block->host_view();
+      // Regions that touch make one piece, but never those of two blocks: so the block decides.
+      if (start < view.data() || start >= view.data() + view.size()) continue;
+      const std::uint64_t page = region.block->page_size();
+      const auto offset = static_cast<std::uint64_t>(start - view.data());
+      const std::uint64_t first = AlignUp(offset, page);
+      const std::uint64_t end = AlignDown(offset + piece.iov_len, page);
+      if (first < end) HF_TRY_STATUS(region.block->Discard(first, end - first));
+      break;
+    }
+  }
+  return {};
+}
+
 Status AddressSpace::ReadFile(int fd, std::uint64_t file_offset, GuestAddress to,
                               std::uint64_t size) const {
   return ForEachPiece(to, size, [&](std::span<std::byte> piece) -> Status {

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <holdfast/ram_block.h>
 #include <holdfast/vm.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 namespace holdfast {
 namespace {
@@ -110,6 +113,29 @@ void RamBlock::SetMergeable(bool on) const noexcept {
   if (!guest_memfd_) {
     (void)::madvise(host_view_.data(), host_view_.size(), on ? MADV_MERGEABLE : MADV_UNMERGEABLE);
   }
+}
+
+Status RamBlock::Discard(std::uint64_t offset, std::uint64_t size) const {
+  if (size == 0 || !RangeFits(offset, size, size_) || (offset | size) % page_size_ != 0) {
+    return Fail(
+        Errc::kInvalidArgument,
+        fmt::format("{:#x} bytes at {:#x} of '{}' are not whole pages of it", size, offset, id_));
+  }
+  if (guest_memfd_) return guest_memfd_->PunchHole(offset, size);
+  if (fd_ && attributes_.shared) {
+    if (::fallocate(fd_.get(), FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
+                    static_cast<off_t>(fd_offset_ + offset), static_cast<off_t>(size)) == 0) {
+      return {};
+    }
+    const bool no_holes = errno == EOPNOTSUPP;
+    Error error = Error::FromErrno(fmt::format("freeing memory of '{}'", id_), errno);
+    return Fail(no_holes ? Errc::kUnsupported : error.code(), error.message(), error.hint());
+  }
+  // Shared anonymous memory is a file without a name, of which DONTNEED only unmaps.
+  std::byte* const start = host_view_.data() + offset;
+  if (::madvise(start, size, attributes_.shared ? MADV_REMOVE : MADV_DONTNEED) != 0)
+    return FailErrno(fmt::format("freeing memory of '{}'", id_));
+  return {};
 }
 
 Status RamBlock::SetDumped(bool on) const {
