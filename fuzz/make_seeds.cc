@@ -114,6 +114,43 @@ void SaveVirtqueues(const std::filesystem::path& folder) {
   }
 }
 
+// A driver's way from reset to a request. fuzz_virtio_pci.cc says how accesses are written down.
+void SaveVirtioPci(const std::filesystem::path& folder) {
+  std::string input(1, '\0');
+  const auto number = [&](std::uint64_t value, unsigned bytes) {
+    for (unsigned i = 0; i < bytes; ++i) input += static_cast<char>(value >> (8 * i));
+  };
+  const auto write = [&](unsigned log_width, unsigned page, unsigned offset, std::uint64_t value) {
+    number(log_width * 8, 1);
+    number(page | offset << 2, 2);
+    number(value, 8);
+  };
+  const auto poke = [&](unsigned address, std::uint64_t value) {
+    number(4, 1);
+    number(address, 2);
+    number(value, 8);
+  };
+  write(0, 0, 0x14, 3);  // acknowledged, driver
+  write(2, 0, 0x08, 1);
+  write(2, 0, 0x0c, 1);  // VERSION_1
+  write(0, 0, 0x14, 11);
+  write(3, 0, 0x20, 0);       // descriptors
+  write(3, 0, 0x28, 0x1000);  // available ring
+  write(3, 0, 0x30, 0x1800);  // used ring
+  write(1, 0, 0x1c, 1);
+  poke(0, 0x1400);
+  poke(8, 64 | 2ULL << 32);  // a buffer of 64 bytes, to be written
+  poke(0x1000, 1U << 16);
+  write(0, 0, 0x14, 15);
+  number(7, 1);  // let the device work
+  number(0, 2);
+  write(1, 3, 0, 0);  // kick
+  number(7, 1);
+  number(0, 2);
+  write(0, 0, 0x14, 0);
+  SaveText(folder, "request", input);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -127,5 +164,6 @@ int main(int argc, char** argv) {
   SaveQmp(root / "qmp");
   SaveOptions(root / "options");
   SaveVirtqueues(root / "virtqueue");
+  SaveVirtioPci(root / "virtio_pci");
   return 0;
 }
