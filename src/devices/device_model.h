@@ -37,7 +37,8 @@ class Drive;
 }
 namespace net {
 class NetBackend;
-}
+class Network;
+}  // namespace net
 
 /// The host's ends that devices are made with, by id. Each function gives null for an id nobody
 /// made; what it gives outlives the device.
@@ -46,6 +47,7 @@ struct Backends {
   std::function<net::NetBackend*(std::string_view id)> netdev;
   std::function<Chardev*(std::string_view id)> chardev;
   std::function<EventLoop*(std::string_view id)> iothread;
+  net::Network* network = nullptr;  ///< where network cards are entered
   const object::ObjectStore* objects = nullptr;
 };
 

@@ -5,6 +5,7 @@
 #include "devices/device_model.h"
 #include "devices/pci/test_device.h"
 #include "devices/virtio/virtio_blk.h"
+#include "devices/virtio/virtio_net.h"
 #include "devices/virtio/virtio_rng.h"
 
 namespace holdfast::devices {
@@ -14,6 +15,7 @@ namespace {
 constexpr std::array kModels = {
     &pci::kPciTestdev,
     &virtio::kVirtioBlkPci,
+    &virtio::kVirtioNetPci,
     &virtio::kVirtioRngPci,
 };
 

@@ -10,12 +10,17 @@ set(DEVICES_VIRTIO_SOURCES
   virtio/transport_queue.cc
   virtio/virtio_blk.cc
   virtio/virtio_blk_pci.cc
+  virtio/virtio_net.cc
+  virtio/virtio_net_control.cc
+  virtio/virtio_net_pci.cc
   virtio/virtio_pci.cc
   virtio/virtio_rng.cc)
 set(DEVICES_VIRTIO_TESTS
   virtio/pci_transport_test.cc
   virtio/queue_test.cc
   virtio/virtio_blk_test.cc
+  virtio/virtio_net_control_test.cc
+  virtio/virtio_net_test.cc
   virtio/virtio_rng_test.cc)
 # The driver's side, for tests here, in tests/kvm and for fuzzing.
 set(DEVICES_TESTING_SOURCES

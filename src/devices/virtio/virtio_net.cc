@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "devices/virtio/virtio_net.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/event_loop.h"
+#include "base/log.h"
+#include "devices/virtio/virtio_net_regs.h"
+
+namespace holdfast::devices::virtio {
+namespace {
+
+using net::kHeaderSize;
+
+constexpr unsigned kFramesARound = 256;  // sent before others have their turn
+constexpr std::uint16_t kControlQueueSize = 64;
+constexpr unsigned kVlans = 4096;
+
+// What makes no sense without another feature (5.1.3.1).
+struct Dependency {
+  std::uint64_t feature;
+  std::uint64_t needs;
+};
+constexpr Dependency kDependencies[] = {
+    {net::kNetGuestTso4 | net::kNetGuestTso6 | net::kNetGuestUfo | net::kNetGuestUso4 |
+         net::kNetGuestUso6,
+     net::kNetGuestCsum},
+    {net::kNetHostTso4 | net::kNetHostTso6 | net::kNetHostUfo | net::kNetHostUso, net::kNetCsum},
+    {net::kNetControlRx | net::kNetControlVlan | net::kNetGuestAnnounce | net::kNetMultiQueue |
+         net::kNetControlMac | net::kNetControlGuestOffloads,
+     net::kNetControlQueue},
+    {net::kNetControlRxExtra, net::kNetControlRx},
+};
+
+std::uint64_t Consistent(std::uint64_t features) {
+  for (const auto& [feature, needs] : kDependencies) {
+    if ((features & needs) == 0) features &= ~feature;
+  }
+  return features;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<VirtioNet>> VirtioNet::Create(EventLoop& loop, net::Network& network,
+                                                     net::NetBackend* backend, Config config) {
+  std::unique_ptr<VirtioNet> card(new VirtioNet(loop, network, backend, std::move(config)));
+  HF_TRY_STATUS(network.AddNic(*card));
+  card->registered_ = true;
+  return card;
+}
+
+VirtioNet::VirtioNet(EventLoop& loop, net::Network& network, net::NetBackend* backend,
+                     Config config)
+    : loop_(loop),
+      network_(network),
+      backend_(backend),
+      config_(std::move(config)),
+      driver_mac_(config_.mac) {
+  constexpr std::uint64_t kNeedBackend = net::kNetHostOffloads | net::kNetGuestOffloads;
+  features_ = config_.features & (~kNeedBackend | (backend == nullptr ? 0 : backend->offloads()));
+  const unsigned queues = backend == nullptr ? 1 : backend->queue_pairs();
+  const std::uint64_t several = net::kNetMultiQueue | net::kNetControlQueue;
+  if (queues > 1 && (features_ & several) == several) {
+    most_pairs_ = queues;
+  } else {
+    features_ &= ~net::kNetMultiQueue;
+  }
+  if ((features_ & net::kNetGuestOffloads) == 0) features_ &= ~net::kNetControlGuestOffloads;
+  features_ = Consistent(features_);
+  for (unsigned i = 0; i < most_pairs_; ++i) {
+    queue_sizes_.push_back(config_.rx_queue_size);
+    queue_sizes_.push_back(config_.tx_queue_size);
+  }
+  if ((features_ & net::kNetControlQueue) != 0) queue_sizes_.push_back(kControlQueueSize);
+  pairs_.resize(most_pairs_);
+  ResetFilter();
+  TellStatus();
+}
+
+VirtioNet::~VirtioNet() {
+  Reset();
+  if (registered_) network_.RemoveNic(*this);
+}
+
+void VirtioNet::ReadConfig(std::uint64_t offset, std::span<std::byte> data) noexcept {
+  NetRegisters registers{};
+  {
+    const MutexLock lock(mutex_);
+    std::ranges::copy(driver_mac_, registers.mac);
+    registers.status = status_;
+  }
+  registers.max_virtqueue_pairs = static_cast<std::uint16_t>(most_pairs_);
+  registers.mtu = config_.mtu;
+  registers.speed = config_.speed;
+  registers.duplex = config_.duplex;
+  const auto bytes = std::as_bytes(std::span(&registers, 1));
+  for (std::size_t i = 0; i < data.size(); ++i) {
+    data[i] = offset < bytes.size() && i < bytes.size() - offset ? bytes[offset + i] : std::byte{0};
+  }
+}
+
+void VirtioNet::ResetFilter() {
+  filter_ = {};
+  filter_.promiscuous = true;  // until the driver says what it wants
+  filter_.main_mac = config_.mac;
+  vlans_.assign(kVlans, false);
+}
+
+Status VirtioNet::Activate(Transport& transport) {
+  transport_ = &transport;
+  life_ = std::make_shared<int>();
+  ResetFilter();
+  filter_.filters_vlans = transport.has(net::kNetControlVlan);
+  // Without several pairs there is only the first, and the control queue follows it.
+  control_index_ = transport.has(net::kNetMultiQueue) ? 2 * most_pairs_ : 2;
+  if (backend_ == nullptr) return {};
+  HF_TRY_STATUS(backend_->SetOffloads(Consistent(transport.features()) & net::kNetGuestOffloads));
+  return AttachPairs(1);
+}
+
+Status VirtioNet::AttachPairs(unsigned count) {
+  active_pairs_ = count;
+  for (unsigned pair = 0; pair < most_pairs_ && backend_ != nullptr; ++pair) {
+    Pair& one = pairs_[pair];
+    if (pair >= count) {
+      if (std::exchange(one.attached, false)) backend_->Detach(pair);
+      continue;
+    }
+    if (one.attached) continue;
+    one.tx_waits = false;
+    HF_TRY_STATUS(backend_->Attach(pair, loop_, [this, pair](std::span<const iovec> packet) {
+      return Receive(pair, packet);
+    }));
+    one.attached = true;
+    backend_->SetWritable(pair, [this, pair] {
+      if (transport_ == nullptr || !std::exchange(pairs_[pair].tx_waits, false)) return;
+      Transmit(pair);
+    });
+  }
+  return {};
+}
+
+void VirtioNet::DetachPairs() noexcept {
+  for (unsigned pair = 0; pair < most_pairs_; ++pair) {
+    if (std::exchange(pairs_[pair].attached, false)) {
+      backend_->SetWritable(pair, {});
+      backend_->Detach(pair);
+    }
+    pairs_[pair].tx_waits = false;
+  }
+  active_pairs_ = 0;
+}
+
+void VirtioNet::Reset() noexcept {
+  if (backend_ != nullptr) DetachPairs();
+  transport_ = nullptr;
+  life_.reset();
+  for (Pair& pair : pairs_) pair = Pair();
+  active_pairs_ = 0;
+  ResetFilter();
+  const MutexLock lock(mutex_);
+  driver_mac_ = config_.mac;
+  status_ &= static_cast<std::uint16_t>(~kStatusAnnounce);
+}
+
+void VirtioNet::Broken(std::string_view why) {
+  transport_->NeedsReset(Error(Errc::kMalformed, std::string(why)));
+}
+
+void VirtioNet::HandleQueue(unsigned index) {
+  if (transport_ == nullptr) return;
+  if (index == control_index_ && transport_->has(net::kNetControlQueue)) return HandleControl();
+  const unsigned pair = index / 2;
+  if (pair >= most_pairs_ || pair >= std::max(active_pairs_, 1U)) return;
+  if (index % 2 == 1) {
+    if (!pairs_[pair].tx_waits) Transmit(pair);
+    return;
+  }
+  RxQueue(pair).DisableKicks();
+  if (backend_ != nullptr && pairs_[pair].attached) backend_->ReceiverReady(pair);
+}
+
+// ---- Towards the guest ----
+
+// Sees to it that the pair has buffers for `needed` bytes. Those that are too few stay with it: the
+// driver's kicks count from the last one taken.
+VirtioNet::Room VirtioNet::TakeBuffers(unsigned pair, std::size_t needed) {
+  Pair& mine = pairs_[pair];
+  DeviceQueue& queue = RxQueue(pair);
+  const bool mergeable = transport_->has(net::kNetMergeableBuffers);
+  while (mine.room < needed) {
+    // A frame that one buffer must hold, or that is more than the whole ring.
+    if (!mine.buffers.empty() && (!mergeable || mine.buffers.size() >= queue.layout().size)) {
+      return Room::kNever;
+    }
+    std::optional<Chain> chain = queue.Pop();
+    if (!chain) {
+      if (!queue.EnableKicks()) return Room::kLater;
+      queue.DisableKicks();
+      continue;
+    }
+    const std::uint64_t size = chain->writable.size();
+    if (size == 0 || (mine.buffers.empty() && size < kHeaderSize)) {
+      Broken(fmt::format("a receive buffer of {} bytes, too short for the header", size));
+      return Room::kNever;
+    }
+    mine.room += size;
+    mine.buffers.push_back(*std::move(chain));
+  }
+  return Room::kEnough;
+}
+
+bool VirtioNet::Receive(unsigned pair, std::span<const iovec> header_and_frame) {
+  const std::size_t needed = net::SizeOf(header_and_frame);
+  if (transport_ == nullptr || !link() || needed <= kHeaderSize || !RxQueue(pair).ready() ||
+      !Passes(header_and_frame)) {
+    return true;
+  }
+  switch (TakeBuffers(pair, needed)) {
+    case Room::kLater:
+      return false;
+    case Room::kNever:
+      return true;
+    case Room::kEnough:
+      break;
+  }
+  std::array<std::byte, kHeaderSize> header{};
+  std::size_t filled = 0;
+  for (const iovec& piece : header_and_frame) {
+    const std::size_t size = std::min(piece.iov_len, kHeaderSize - filled);
+    std::memcpy(header.data() + filled, piece.iov_base, size);
+    filled += size;
+    if (filled == kHeaderSize) break;
+  }
+  const std::vector<Chain>& buffers = pairs_[pair].buffers;
+  std::size_t count = 0;
+  for (std::uint64_t room = 0; room < needed; ++count) room += buffers[count].writable.size();
+  // The kernel says "checksum verified" even to those who did not ask.
+  if (!transport_->has(net::kNetGuestCsum)) header[0] = std::byte{0};
+  header[kHeaderSize - 2] = static_cast<std::byte>(count & 0xff);
+  header[kHeaderSize - 1] = static_cast<std::byte>(count >> 8);
+  pieces_.assign(1, {header.data(), header.size()});
+  net::SkipBytes(header_and_frame, kHeaderSize, pieces_);
+  Fill(pair, count);
+  return true;
+}
+
+// Copies pieces_ into the pair's first `count` buffers, which they fit into, and gives those back.
+void VirtioNet::Fill(unsigned pair, std::size_t count) {
+  Pair& mine = pairs_[pair];
+  DeviceQueue& queue = RxQueue(pair);
+  std::size_t buffer = 0;
+  std::uint64_t at = 0;  // in it
+  for (const iovec& piece : pieces_) {
+    std::span<const std::byte> from(static_cast<const std::byte*>(piece.iov_base), piece.iov_len);
+    for (;;) {
+      const std::size_t copied = mine.buffers[buffer].writable.CopyIn(at, from);
+      from = from.subspan(copied);
+      at += copied;
+      if (from.empty()) break;
+      queue.Push(mine.buffers[buffer], static_cast<std::uint32_t>(at));
+      ++buffer;
+      at = 0;
+    }
+  }
+  queue.Push(mine.buffers[buffer], static_cast<std::uint32_t>(at));
+  const auto end = mine.buffers.begin() + static_cast<std::ptrdiff_t>(count);
+  for (auto it = mine.buffers.begin(); it != end; ++it) mine.room -= it->writable.size();
+  mine.buffers.erase(mine.buffers.begin(), end);
+  queue.Notify();
+}
+
+// ---- From the guest ----
+
+void VirtioNet::Transmit(unsigned pair) {
+  DeviceQueue& queue = TxQueue(pair);
+  queue.DisableKicks();
+  unsigned sent = 0;
+  do {
+    while (std::optional<Chain> chain = queue.Pop()) {
+      if (chain->readable.size() < kHeaderSize) {
+        Broken(
+            fmt::format("a frame of {} bytes, too short for the header", chain->readable.size()));
+        return;
+      }
+      if (!SendOne(pair, *chain)) {
+        queue.Unpop(*std::move(chain));
+        pairs_[pair].tx_waits = true;
+        queue.Notify();
+        return;
+      }
+      queue.Push(*chain, 0);
+      if (++sent == kFramesARound) {
+        queue.Notify();
+        return ContinueLater(pair);
+      }
+    }
+  } while (queue.EnableKicks());
+  if (sent != 0) queue.Notify();
+}
+
+// @return false if the back end has no room
+bool VirtioNet::SendOne(unsigned pair, const Chain& chain) {
+  const std::uint64_t size = chain.readable.size();
+  if (!link() || !pairs_[pair].attached || size <= kHeaderSize ||
+      size > kHeaderSize + net::kLargestFrame) {
+    return true;
+  }
+  std::array<std::byte, kHeaderSize> header{};
+  chain.readable.CopyOut(0, header);
+  // What was not agreed on means nothing.
+  if (!transport_->has(net::kNetCsum)) header.fill(std::byte{0});
+  header[kHeaderSize - 2] = header[kHeaderSize - 1] = std::byte{0};
+  std::vector<iovec> packet = chain.readable.Slice(kHeaderSize, size - kHeaderSize);
+  packet.insert(packet.begin(), {header.data(), header.size()});
+  return backend_->Send(pair, packet);
+}
+
+void VirtioNet::ContinueLater(unsigned pair) {
+  pairs_[pair].tx_waits = true;
+  loop_.Post([this, pair, life = std::weak_ptr<int>(life_)] {
+    if (life.expired() || !std::exchange(pairs_[pair].tx_waits, false)) return;
+    Transmit(pair);
+  });
+}
+
+// ---- Link ----
+
+void VirtioNet::TellStatus() {
+  const MutexLock lock(mutex_);
+  status_ = static_cast<std::uint16_t>((status_ & ~kStatusLinkUp) | (link() ? kStatusLinkUp : 0));
+}
+
+void VirtioNet::SetLink(bool up) {
+  if (link_ == up) return;
+  link_ = up;
+  TellStatus();
+  if (transport_ == nullptr) return;
+  if (transport_->has(net::kNetStatus)) transport_->ConfigChanged();
+  for (unsigned pair = 0; link() && pair < active_pairs_; ++pair) {
+    if (pairs_[pair].attached) backend_->ReceiverReady(pair);
+  }
+}
+
+void VirtioNet::DropBackend() {
+  if (backend_ == nullptr) return;
+  const unsigned pairs = active_pairs_;
+  DetachPairs();
+  backend_ = nullptr;
+  TellStatus();
+  if (transport_ == nullptr) return;
+  active_pairs_ = pairs;
+  if (transport_->has(net::kNetStatus)) transport_->ConfigChanged();
+  // What waited for the back end is given back.
+  for (unsigned pair = 0; pair < pairs; ++pair) Transmit(pair);
+}
+
+bool VirtioNet::Announce() {
+  if (transport_ == nullptr || !transport_->has(net::kNetGuestAnnounce) || !link()) return false;
+  {
+    const MutexLock lock(mutex_);
+    status_ |= kStatusAnnounce;
+  }
+  transport_->ConfigChanged();
+  return true;
+}
+
+}  // namespace holdfast::devices::virtio
