@@ -7,12 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "devices/device_request.h"
 #include "machine/numa.h"
 #include "machine/smbios/smbios_config.h"
 
 namespace holdfast::devices {
+struct Backends;
 class Chardev;
-}
+}  // namespace holdfast::devices
 
 namespace holdfast::machine {
 
@@ -69,6 +71,10 @@ struct MachineConfig {
   std::optional<PvpanicConfig> pvpanic;
   std::vector<FwCfgFile> fw_cfg;
   SmbiosConfig smbios;
+  /// -device, but for the ISA ones above; in order.
+  std::vector<devices::DeviceRequest> devices;
+  /// What they may name. Null: nothing; else it outlives the machine.
+  const devices::Backends* backends = nullptr;
   bool no_reboot = false;     // -no-reboot: a guest reset ends the monitor
   bool no_shutdown = false;   // -no-shutdown: a guest power-off stops the vCPUs instead
   bool start_paused = false;  // -S

@@ -22,6 +22,8 @@ std::string_view RunStateName(RunState state) noexcept {
       return "shutdown";
     case RunState::kGuestPanicked:
       return "guest-panicked";
+    case RunState::kIoError:
+      return "io-error";
     case RunState::kInternalError:
       return "internal-error";
   }
@@ -41,6 +43,7 @@ Status Machine::Impl::Resume() {
                   "Use system_reset first.");
     case RunState::kPrelaunch:
     case RunState::kPaused:
+    case RunState::kIoError:
       break;
   }
   SetState(RunState::kRunning);
@@ -48,10 +51,10 @@ Status Machine::Impl::Resume() {
   return {};
 }
 
-void Machine::Impl::Pause() {
+void Machine::Impl::Pause(RunState state) {
   if (state_ != RunState::kRunning) return;
   StopVcpus();
-  SetState(RunState::kPaused);
+  SetState(state);
 }
 
 Status Machine::Impl::Reset(ShutdownCause cause) {
@@ -204,6 +207,7 @@ void Machine::Impl::End(int status) {
 
 Status Machine::Impl::RestorePowerOnState() {
   platform_->Reset();
+  devices_->Reset();
   for (const kvm_irqchip& chip : chips_.irqchips) HF_TRY_STATUS(vm_.SetIrqchip(chip));
   HF_TRY_STATUS(vm_.SetPit(chips_.pit));
   for (std::size_t i = 0; i < vcpus_.size(); ++i) {
@@ -252,8 +256,8 @@ const MachineConfig& Machine::config() const noexcept {
 Status Machine::Resume() {
   return impl_->Resume();
 }
-void Machine::Pause() {
-  impl_->Pause();
+void Machine::Pause(RunState state) {
+  impl_->Pause(state);
 }
 Status Machine::Reset(ShutdownCause cause) {
   return impl_->Reset(cause);
@@ -276,6 +280,9 @@ const devices::Bus& Machine::mmio() const noexcept {
 }
 const AddressSpace& Machine::memory() const noexcept {
   return impl_->memory();
+}
+devices::MachineServices& Machine::services() noexcept {
+  return impl_->services();
 }
 std::vector<CpuInfo> Machine::possible_cpus() const {
   std::vector<CpuInfo> infos;

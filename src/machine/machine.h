@@ -10,6 +10,8 @@
 
 #include <holdfast/error.h>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "machine/config.h"
 #include "machine/cpu_info.h"
 #include "machine/shutdown_cause.h"
@@ -20,6 +22,7 @@ class EventLoop;
 class RamBlock;
 namespace devices {
 class Bus;
+struct MachineServices;
 }
 namespace kvm {
 class Stats;
@@ -31,7 +34,7 @@ class Vm;
 namespace holdfast::machine {
 
 /// QEMU's run states, as far as they exist here; names as in `info status`.
-enum class RunState { kPrelaunch, kRunning, kPaused, kShutdown, kGuestPanicked, kInternalError };
+enum class RunState { kPrelaunch, kRunning, kPaused, kShutdown, kGuestPanicked, kInternalError, kIoError };
 std::string_view RunStateName(RunState state) noexcept;
 
 /// An x86 machine (QEMU's q35 without its PCI devices so far) with its vCPU threads.
@@ -58,6 +61,8 @@ class Machine {
     std::function<void(ShutdownCause cause)> shutdown = {};
     /// Every change of state().
     std::function<void(RunState)> state_changed = {};
+    /// A device tells something that clients of the control protocol want to know.
+    std::function<void(std::string_view name, const nlohmann::json& data)> device_event = {};
     /// The machine is over: exit with `status`. Not called where -no-shutdown keeps it.
     std::function<void(int status)> quit = {};
   };
@@ -82,8 +87,9 @@ class Machine {
   /// Lets the vCPUs run (`cont`, or the start without -S). From kShutdown or kGuestPanicked a
   /// Reset() must come first.
   Status Resume();
-  /// Stops all vCPUs and waits until they stand (`stop`).
-  void Pause();
+  /// Stops all vCPUs and waits until they stand (`stop`). @param state  kPaused, or kIoError for a
+  /// disk that cannot go on
+  void Pause(RunState state = RunState::kPaused);
   /// Power-on state, guest reloaded; the vCPUs run on if they ran (`system_reset`).
   Status Reset(ShutdownCause cause = ShutdownCause::kHostQmpSystemReset);
   /// Ends the machine from outside (`quit`, a signal), -no-shutdown or not: Events::shutdown, then
@@ -100,6 +106,8 @@ class Machine {
   const devices::Bus& mmio() const noexcept;
   /// Guest RAM: where its regions lie, and access to it.
   const AddressSpace& memory() const noexcept;
+  /// The devices that are known by what they do: the balloon.
+  devices::MachineServices& services() noexcept;
   /// The CPUs the machine can have (-smp maxcpus=), by index; the first config().smp.cpus exist.
   std::vector<CpuInfo> possible_cpus() const;
   /// Those that exist.

@@ -30,6 +30,7 @@ Status Machine::Impl::Build(kvm::System& system, std::span<RamBlock* const> ram)
   HF_TRY_STATUS(MapRam(ram, GuestPhysBits(cpuid)));
   HF_TRY_STATUS(CreateChips());
   HF_TRY_STATUS(CreatePlatform());
+  HF_TRY_STATUS(CreateDevices(GuestPhysBits(cpuid)));
   HF_TRY_STATUS(FillFwCfg());
   HF_TRY_STATUS(CreateVcpus(system, cpuid));
   HF_TRY_STATUS(PrepareSmbios(cpuid));
@@ -115,6 +116,7 @@ Status Machine::Impl::PrepareAcpi() {
     config.serial_ports[i] = config_.serial[i] != nullptr;
   if (config_.pvpanic) config.pvpanic_port = config_.pvpanic->ioport;
   config.room = smbios_.address.value() - boot::kAcpiArea.base.value();
+  config.pci = devices_->pci().windows();
   config.numa = config_.numa;
   std::vector<std::uint64_t> node_sizes;
   for (const NumaNode& node : config_.numa.nodes) node_sizes.push_back(node.size);

@@ -15,9 +15,11 @@
 #include <vector>
 
 #include "kvm/stats.h"
+#include "devices/machine_services.h"
 #include "machine/acpi/tables.h"
 #include "machine/boot/boot_source.h"
 #include "machine/boot/ram_layout.h"
+#include "machine/device_tree.h"
 #include "machine/machine.h"
 #include "machine/platform.h"
 #include "machine/smbios/smbios.h"
@@ -44,13 +46,14 @@ class Machine::Impl {
   const Platform& platform() const noexcept { return *platform_; }
 
   Status Resume();
-  void Pause();
+  void Pause(RunState state = RunState::kPaused);
   Status Reset(ShutdownCause cause);
   void Quit(ShutdownCause cause, int status);
   void PowerButton();
   void SendBreak(std::size_t port) { platform_->SendBreak(port); }
 
   const AddressSpace& memory() const noexcept { return ram_; }
+  devices::MachineServices& services() noexcept { return services_; }
   CpuInfo CpuAt(unsigned index) const;
   std::vector<VcpuInfo> Vcpus() const;
   /// Calls `ask(vcpu)` while vCPU `index` stands.
@@ -83,6 +86,7 @@ class Machine::Impl {
   Status CreateChips();
   Status CreateVcpus(kvm::System& system, std::span<const kvm_cpuid_entry2> cpuid);
   Status CreatePlatform();
+  Status CreateDevices(unsigned guest_phys_bits);
   Status PrepareAcpi();
   // machine_firmware.cc: what firmware would have told.
   Status FillFwCfg();
@@ -126,6 +130,9 @@ class Machine::Impl {
   acpi::AcpiTables acpi_;
   smbios::Tables smbios_;
   std::unique_ptr<Platform> platform_;
+  const devices::Backends no_backends_;
+  devices::MachineServices services_;
+  std::unique_ptr<DeviceTree> devices_;
   ChipState chips_{};
   std::vector<std::uint32_t> apic_ids_;
   std::vector<PowerOnState> power_on_;              // by vCPU index

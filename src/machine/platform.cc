@@ -19,8 +19,8 @@ constexpr std::uint64_t kSerialPortSize = 8;
 }  // namespace
 
 Platform::Platform(EventLoop& loop, const kvm::Vm& vm, const AddressSpace& memory,
-                   const MachineConfig& config,
-                   const devices::CmosConfig& cmos, const Requests& requests)
+                   const MachineConfig& config, const devices::CmosConfig& cmos,
+                   const Requests& requests)
     : sci_(vm, devices::acpi::kSciIrq),
       rtc_line_(vm, devices::Rtc::kIrq),
       pm_(sci_, {.reset = requests.reset, .shutdown = requests.shutdown}),

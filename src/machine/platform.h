@@ -54,6 +54,8 @@ class Platform {
 
   const devices::Bus& io() const noexcept { return io_; }
   const devices::Bus& mmio() const noexcept { return mmio_; }
+  devices::Bus& io_bus() noexcept { return io_; }
+  devices::Bus& mmio_bus() noexcept { return mmio_; }
   /// To be filled before the guest runs.
   devices::FwCfg& fw_cfg() noexcept { return fw_cfg_; }
   void Reset() noexcept;
@@ -64,8 +66,7 @@ class Platform {
 
  private:
   Platform(EventLoop& loop, const kvm::Vm& vm, const AddressSpace& memory,
-           const MachineConfig& config,
-           const devices::CmosConfig& cmos, const Requests& requests);
+           const MachineConfig& config, const devices::CmosConfig& cmos, const Requests& requests);
   Status MapDevices(const MachineConfig& config);
 
   // Lines before devices: a device may lower its line when it goes.

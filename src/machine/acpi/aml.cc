@@ -24,6 +24,16 @@ constexpr std::uint8_t kDualNamePrefix = 0x2e;
 constexpr std::uint8_t kMultiNamePrefix = 0x2f;
 constexpr std::uint8_t kExtOpPrefix = 0x5b;
 constexpr std::uint8_t kDeviceOp = 0x82;  // after kExtOpPrefix
+constexpr std::uint8_t kLocal0Op = 0x60;
+constexpr std::uint8_t kArg0Op = 0x68;
+constexpr std::uint8_t kStoreOp = 0x70;
+constexpr std::uint8_t kAndOp = 0x7b;
+constexpr std::uint8_t kOrOp = 0x7d;
+constexpr std::uint8_t kCreateDWordFieldOp = 0x8a;
+constexpr std::uint8_t kNotOp = 0x92;  // logical
+constexpr std::uint8_t kEqualOp = 0x93;
+constexpr std::uint8_t kIfOp = 0xa0;
+constexpr std::uint8_t kElseOp = 0xa1;
 constexpr std::uint8_t kReturnOp = 0xa4;
 
 // Small resource tags hold their length in the low three bits, large ones have a word for it.
@@ -31,6 +41,16 @@ constexpr std::uint8_t kIrqTag = 0x22;
 constexpr std::uint8_t kIoTag = 0x47;
 constexpr std::uint8_t kEndTag = 0x79;
 constexpr std::uint8_t kMemory32FixedTag = 0x86;
+constexpr std::uint8_t kDWordSpaceTag = 0x87;
+constexpr std::uint8_t kWordSpaceTag = 0x88;
+constexpr std::uint8_t kQWordSpaceTag = 0x8a;
+// Address space descriptors: what they are of, and flags.
+constexpr std::uint8_t kMemorySpace = 0;
+constexpr std::uint8_t kIoSpace = 1;
+constexpr std::uint8_t kBusSpace = 2;
+constexpr std::uint8_t kFixedProducer = 0x0c;  // minimum and maximum fixed, passed on to children
+constexpr std::uint8_t kReadWrite = 0x01;      // of memory; and not cacheable
+constexpr std::uint8_t kEntireRange = 0x03;    // of ports: ISA and other
 
 void Append(Bytes& to, const Bytes& from) {
   to.insert(to.end(), from.begin(), from.end());
@@ -187,6 +207,48 @@ Term Return(const Term& value) {
   return term;
 }
 
+namespace {
+Term Operation(std::uint8_t opcode, std::initializer_list<Term> operands) {
+  Term term{{opcode}};
+  for (const Term& operand : operands) Append(term.bytes, operand.bytes);
+  return term;
+}
+}  // namespace
+
+Term Ref(std::string_view path) {
+  return {NameString(path)};
+}
+Term Arg(unsigned index) {
+  return {{static_cast<std::uint8_t>(kArg0Op + index)}};
+}
+Term Local(unsigned index) {
+  return {{static_cast<std::uint8_t>(kLocal0Op + index)}};
+}
+Term Store(const Term& value, const Term& target) {
+  return Operation(kStoreOp, {value, target});
+}
+Term And(const Term& a, const Term& b, const Term& target) {
+  return Operation(kAndOp, {a, b, target});
+}
+Term Or(const Term& a, const Term& b, const Term& target) {
+  return Operation(kOrOp, {a, b, target});
+}
+Term Equal(const Term& a, const Term& b) {
+  return Operation(kEqualOp, {a, b});
+}
+Term Not(const Term& condition) {
+  return Operation(kNotOp, {condition});
+}
+Term If(const Term& condition, const std::vector<Term>& contents) {
+  return Packaged({kIfOp}, Sequence({condition, Sequence(contents)}).bytes);
+}
+Term Else(const std::vector<Term>& contents) {
+  return Packaged({kElseOp}, Sequence(contents).bytes);
+}
+Term CreateDWordField(const Term& buffer, std::uint64_t offset, std::string_view name) {
+  return Operation(kCreateDWordFieldOp, {buffer, Integer(offset), Ref(name)});
+}
+
 Term ResourceTemplate(const std::vector<Resource>& resources) {
   Bytes all;
   for (const Resource& resource : resources) Append(all, resource.bytes);
@@ -208,6 +270,33 @@ Resource IsaIrq(unsigned irq) {
   Resource resource{{kIrqTag}};
   AppendLittleEndian(resource.bytes, std::uint64_t{1} << (irq & 0xf), 2);
   return resource;
+}
+
+namespace {
+// Granularity 0, minimum, maximum, translation 0, length, each `width` bytes.
+Resource AddressSpace(std::uint8_t tag, unsigned width, std::uint8_t space, std::uint8_t flags,
+                      std::uint64_t base, std::uint64_t length) {
+  Resource range{{tag}};
+  AppendLittleEndian(range.bytes, 3 + 5 * width, 2);  // bytes that follow
+  range.bytes.insert(range.bytes.end(), {space, kFixedProducer, flags});
+  for (const std::uint64_t value :
+       {std::uint64_t{0}, base, base + length - 1, std::uint64_t{0}, length})
+    AppendLittleEndian(range.bytes, value, width);
+  return range;
+}
+}  // namespace
+
+Resource BusNumbers(std::uint8_t last) {
+  return AddressSpace(kWordSpaceTag, 2, kBusSpace, 0, 0, last + std::uint64_t{1});
+}
+Resource IoWindow(std::uint16_t base, std::uint16_t length) {
+  return AddressSpace(kWordSpaceTag, 2, kIoSpace, kEntireRange, base, length);
+}
+Resource MemoryWindow32(std::uint32_t base, std::uint32_t length) {
+  return AddressSpace(kDWordSpaceTag, 4, kMemorySpace, kReadWrite, base, length);
+}
+Resource MemoryWindow64(std::uint64_t base, std::uint64_t length) {
+  return AddressSpace(kQWordSpaceTag, 8, kMemorySpace, kReadWrite, base, length);
 }
 
 Resource Memory32(std::uint32_t base, std::uint32_t length, bool writable) {

@@ -45,12 +45,34 @@ Term Method(std::string_view path, unsigned arguments, bool serialized,
             const std::vector<Term>& contents);
 Term Return(const Term& value);
 
+/// A name where a value is expected.
+Term Ref(std::string_view path);
+/// Arg0 to Arg6, Local0 to Local7 of the method around.
+Term Arg(unsigned index);
+Term Local(unsigned index);
+Term Store(const Term& value, const Term& target);
+/// `a` and (or) `b`, stored in `target`.
+Term And(const Term& a, const Term& b, const Term& target);
+Term Or(const Term& a, const Term& b, const Term& target);
+Term Equal(const Term& a, const Term& b);
+Term Not(const Term& condition);
+Term If(const Term& condition, const std::vector<Term>& contents);
+Term Else(const std::vector<Term>& contents);
+/// Makes `name` the four bytes of a buffer from byte `offset` on.
+Term CreateDWordField(const Term& buffer, std::uint64_t offset, std::string_view name);
+
 /// The buffer that _CRS holds, with its end tag.
 Term ResourceTemplate(const std::vector<Resource>& resources);
 /// Fixed ports [base, base + length), all 16 address bits decoded.
 Resource IoPorts(std::uint16_t base, std::uint8_t length);
 /// An ISA interrupt: edge triggered, active high, not shared.
 Resource IsaIrq(unsigned irq);
+/// The bus numbers 0 to `last` of a host bridge.
+Resource BusNumbers(std::uint8_t last);
+/// A window of a host bridge: ports, and memory that is not cacheable.
+Resource IoWindow(std::uint16_t base, std::uint16_t length);
+Resource MemoryWindow32(std::uint32_t base, std::uint32_t length);
+Resource MemoryWindow64(std::uint64_t base, std::uint64_t length);
 /// A fixed range of 32-bit memory space.
 Resource Memory32(std::uint32_t base, std::uint32_t length, bool writable);
 

@@ -6,6 +6,7 @@
 #include "devices/acpi_pm_regs.h"
 #include "devices/fw_cfg.h"
 #include "machine/acpi/aml.h"
+#include "machine/acpi/pci_root.h"
 
 namespace holdfast::machine::acpi {
 namespace {
@@ -59,6 +60,8 @@ Bytes BuildDsdt(const AcpiConfig& config) {
   devices.push_back(RealTimeClock());
   devices.push_back(FwCfg());
   if (config.pvpanic_port) devices.push_back(Pvpanic(*config.pvpanic_port));
+
+  devices.push_back(PciRoot(config.pci));
 
   // SLP_TYPa, SLP_TYPb, two reserved.
   const Term soft_off = aml::Integer(devices::acpi::kSleepTypeS5);

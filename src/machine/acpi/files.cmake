@@ -4,6 +4,7 @@ set(MACHINE_ACPI_SOURCES
   acpi/aml.cc
   acpi/dsdt.cc
   acpi/hmat.cc
+  acpi/pci_root.cc
   acpi/slit.cc
   acpi/srat.cc
   acpi/table_writer.cc

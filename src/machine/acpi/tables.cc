@@ -113,6 +113,14 @@ Bytes BuildMadt(const AcpiConfig& config) {
   return madt.Finish();
 }
 
+// Where PCI configuration space is (PCI Firmware 3.2, 4.1.2).
+Bytes BuildMcfg() {
+  TableWriter mcfg("MCFG", 1);
+  mcfg.Zeros(8).U64(boot::kEcam.base.value()).U16(0 /* segment */);
+  mcfg.U8(0).U8(boot::kEcam.size / kMiB - 1).U32(0);  // first and last bus
+  return mcfg.Finish();
+}
+
 Bytes BuildXsdt(std::span<const std::uint64_t> tables) {
   TableWriter xsdt("XSDT", 1);
   for (const std::uint64_t table : tables) xsdt.U64(table);
@@ -143,7 +151,7 @@ Result<AcpiTables> BuildAcpi(const AcpiConfig& config) {
   // 128 nodes in SRAT, SLIT and HMAT, every device.
   static_assert(kRsdpRoom + kMaxCpus * std::size_t{16 + 24} +
                     (kMaxNumaNodes + 2) * std::size_t{40} +
-                    kMaxNumaNodes * std::size_t{kMaxNumaNodes + 40 + 3 * 32} + 4 * kKiB <
+                    kMaxNumaNodes * std::size_t{kMaxNumaNodes + 40 + 3 * 32} + 8 * kKiB <
                 boot::kAcpiArea.size - boot::kSmbiosMost);
 
   Bytes block(kRsdpRoom);
@@ -155,7 +163,8 @@ Result<AcpiTables> BuildAcpi(const AcpiConfig& config) {
   };
   const auto facs = static_cast<std::uint32_t>(place(BuildFacs()));
   const auto dsdt = static_cast<std::uint32_t>(place(BuildDsdt(config)));
-  std::vector<std::uint64_t> tables = {place(BuildFadt(facs, dsdt)), place(BuildMadt(config))};
+  std::vector<std::uint64_t> tables = {place(BuildFadt(facs, dsdt)), place(BuildMadt(config)),
+                                       place(BuildMcfg())};
   if (config.numa.enabled()) {
     tables.push_back(place(BuildSrat(config)));
     if (!config.numa.distances.empty()) tables.push_back(place(BuildSlit(config.numa)));
@@ -164,11 +173,11 @@ Result<AcpiTables> BuildAcpi(const AcpiConfig& config) {
   const Bytes rsdp = BuildRsdp(place(BuildXsdt(tables)));
   std::copy(rsdp.begin(), rsdp.end(), block.begin());
   if (block.size() > config.room) {
-    return Fail(
-        Errc::kInvalidArgument,
-        fmt::format("the ACPI tables need {}, more than the {} there are",
-                    FormatSize(AlignUp(block.size(), kKiB)), FormatSize(AlignDown(config.room, kKiB))),
-        "Describe fewer kinds of latencies and bandwidths with -numa hmat-lb.");
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("the ACPI tables need {}, more than the {} there are",
+                            FormatSize(AlignUp(block.size(), kKiB)),
+                            FormatSize(AlignDown(config.room, kKiB))),
+                "Describe fewer kinds of latencies and bandwidths with -numa hmat-lb.");
   }
 
   const auto bytes = std::as_bytes(std::span(block));

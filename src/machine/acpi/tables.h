@@ -10,6 +10,7 @@
 #include <holdfast/error.h>
 #include <holdfast/guest_address.h>
 
+#include "devices/pci/pci_host.h"
 #include "machine/boot/layout.h"
 #include "machine/boot/ram_layout.h"
 #include "machine/numa.h"
@@ -24,6 +25,8 @@ struct AcpiConfig {
   unsigned enabled_cpus = 1;           ///< the first so many are there; the rest may come later
   std::array<bool, 4> serial_ports{};  ///< COM1 to COM4
   std::optional<std::uint16_t> pvpanic_port;
+  /// Where PCI BARs may lie.
+  devices::pci::Windows pci;
   /// Bytes of boot/layout.h's kAcpiArea, from its start, that the tables may take up; the SMBIOS
   /// tables are behind them.
   std::uint64_t room = boot::kAcpiArea.size;

@@ -2,6 +2,7 @@
 #include "machine/acpi/tables.h"
 
 #include <gtest/gtest.h>
+#include <holdfast/units.h>
 
 #include <map>
 #include <numeric>
@@ -10,6 +11,7 @@
 #include "machine/acpi/test_tables.h"
 #include "machine/boot/layout.h"
 #include "machine/config.h"
+#include "machine/pci_layout.h"
 
 namespace holdfast::machine::acpi {
 namespace {
@@ -18,6 +20,7 @@ AcpiConfig Config(unsigned cpus, unsigned enabled, bool devices) {
   AcpiConfig config;
   for (unsigned i = 0; i < cpus; ++i) config.apic_ids.push_back(i);
   config.enabled_cpus = enabled;
+  config.pci = PlanPci(4 * kGiB, 40);
   if (devices) {
     config.serial_ports = {true, true, true, true};
     config.pvpanic_port = 0x505;
@@ -40,7 +43,7 @@ TEST(AcpiTables, AreFoundFromTheRsdpWithCorrectChecksums) {
     EXPECT_EQ(Sum(block.Text(rsdp, 20)), 0u);
     EXPECT_EQ(Sum(block.Text(rsdp, 36)), 0u);
     EXPECT_EQ(rsdp % 16, 0u);
-    EXPECT_EQ(block.tables.size(), 5u);
+    EXPECT_EQ(block.tables.size(), 6u);
     for (const auto& [signature, bytes] : block.tables)
       EXPECT_TRUE(signature == "FACS" || Sum(bytes) == 0) << signature;
     EXPECT_EQ(block.Field<std::uint64_t>("FACP", 132) % 64, 0u);
@@ -143,6 +146,9 @@ TEST(AcpiTables, AreAcceptedByIasl) {
     const auto says = [&text](const char* part) { return text.find(part) != std::string::npos; };
     EXPECT_TRUE(says("Name (\\_S5, Package (0x04)"));
     EXPECT_TRUE(says("EisaId (\"PNP0B00\")"));
+    EXPECT_TRUE(says("EisaId (\"PNP0A08\")"));
+    EXPECT_TRUE(says("CreateDWordField (Arg3"));
+    EXPECT_TRUE(says("00000000B0000000")) << "MCFG";
     for (const char* const device :
          {"Device (COM1)", "Device (COM4)", "EisaId (\"PNP0501\")", "\"QEMU0001\"", "0x0505"}) {
       EXPECT_EQ(says(device), c.devices) << device;

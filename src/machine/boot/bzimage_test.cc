@@ -44,7 +44,7 @@ TEST(BzImage, IsLoadedWhereItWantsWithAFilledZeroPage) {
   EXPECT_EQ(std::uint64_t{page.acpi_rsdp_addr}, 0xe0000u);
   EXPECT_EQ(ram.GetString(GuestAddress(std::uint32_t{page.hdr.cmd_line_ptr})), "console=ttyS0");
   EXPECT_EQ(std::uint32_t{page.hdr.ramdisk_size}, 0u);
-  ASSERT_EQ(page.e820_entries, 5);
+  ASSERT_EQ(page.e820_entries, 6);
   EXPECT_EQ(std::uint64_t{page.e820_table[3].base}, kMiB);
   EXPECT_EQ(std::uint64_t{page.e820_table[3].size}, kRamSize - kMiB);
   EXPECT_EQ(std::uint32_t{page.e820_table[3].type}, 1u);
@@ -262,7 +262,7 @@ TEST(BzImage, CanBeLoadedAgainForAReset) {
   const auto guest = LoadGuest(ram.space(), source);
   ASSERT_TRUE(guest);
   EXPECT_EQ(ram.Get<std::uint8_t>(guest->entry), 0xc3);
-  EXPECT_EQ(ram.Get<ZeroPage>(guest->boot_info).e820_entries, 5);
+  EXPECT_EQ(ram.Get<ZeroPage>(guest->boot_info).e820_entries, 6);
 }
 
 }  // namespace

@@ -23,6 +23,11 @@ MemoryMap BuildMemoryMap(std::span<const RamRange> ram) {
     if (start < end) map.push_back({GuestAddress(start), end - start, type});
   };
   bool window_added = false;
+  const auto add_windows = [&] {
+    add(kEcam.base.value(), kEcam.end(), MemoryType::kReserved);
+    add(kPlatformWindowStart, kPlatformWindowEnd, MemoryType::kReserved);
+    window_added = true;
+  };
   for (const RamRange& range : ram) {
     std::uint64_t start = range.base.value();
     if (start == 0) {
@@ -33,13 +38,10 @@ MemoryMap BuildMemoryMap(std::span<const RamRange> ram) {
       add(kBiosAreaStart, kHighMemoryStart, MemoryType::kReserved);
       start = kHighMemoryStart;
     }
-    if (start >= kPlatformWindowEnd && !window_added) {
-      add(kPlatformWindowStart, kPlatformWindowEnd, MemoryType::kReserved);
-      window_added = true;
-    }
+    if (start >= kPlatformWindowEnd && !window_added) add_windows();
     add(start, range.end(), MemoryType::kRam);
   }
-  if (!window_added) add(kPlatformWindowStart, kPlatformWindowEnd, MemoryType::kReserved);
+  if (!window_added) add_windows();
   return map;
 }
 

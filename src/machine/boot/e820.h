@@ -30,7 +30,7 @@ struct MemoryMapEntry {
 using MemoryMap = std::vector<MemoryMapEntry>;
 
 /// The map of a PC with `ram` (PlanRam's answer, the first range starting at 0): conventional
-/// memory, EBDA, BIOS area with the ACPI tables, RAM from 1 MiB, the window of the interrupt
+/// memory, EBDA, BIOS area with the ACPI tables, RAM from 1 MiB, PCI configuration space, the window of the interrupt
 /// controllers, RAM from 4 GiB. Ascending, without overlaps.
 MemoryMap BuildMemoryMap(std::span<const RamRange> ram);
 

@@ -22,6 +22,7 @@ TEST(MemoryMap, DescribesAPcWithLowMemoryOnly) {
       {GuestAddress(0x9fc00), 0x400, kReserved},
       {GuestAddress(0xe0000), 0x20000, kReserved},
       {GuestAddress(0x100000), 255 * kMiB, kRam},
+      {GuestAddress(0xb0000000), 0x10000000, kReserved},
       {GuestAddress(0xfec00000), 0x400000, kReserved},
   };
   EXPECT_EQ(MapOf(256 * kMiB), want);
@@ -29,10 +30,11 @@ TEST(MemoryMap, DescribesAPcWithLowMemoryOnly) {
 
 TEST(MemoryMap, PutsTheRestAboveFourGib) {
   const MemoryMap map = MapOf(6 * kGiB);
-  ASSERT_EQ(map.size(), 6u);
+  ASSERT_EQ(map.size(), 7u);
   EXPECT_EQ(map[3], (MemoryMapEntry{GuestAddress(kMiB), 2 * kGiB - kMiB, kRam}));
   EXPECT_EQ(map[4].type, kReserved);
-  EXPECT_EQ(map[5], (MemoryMapEntry{GuestAddress(4 * kGiB), 4 * kGiB, kRam}));
+  EXPECT_EQ(map[5].type, kReserved);
+  EXPECT_EQ(map[6], (MemoryMapEntry{GuestAddress(4 * kGiB), 4 * kGiB, kRam}));
 }
 
 TEST(MemoryMap, IsAscendingAndApartForEverySize) {

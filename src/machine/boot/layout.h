@@ -9,7 +9,7 @@
 
 namespace holdfast::machine::boot {
 
-/// A fixed piece of the first MiB that the loaders write.
+/// A fixed piece of guest physical memory, most of them in the first MiB.
 struct LowRange {
   GuestAddress base;
   std::uint64_t size;  // bytes
@@ -34,6 +34,8 @@ inline constexpr LowRange kAcpiArea{GuestAddress(0xe0000), 128 * kKiB};
 /// The SMBIOS tables end where that area ends, and take up at most so much.
 inline constexpr std::uint64_t kSmbiosMost = 64 * kKiB;
 inline constexpr std::uint64_t kBiosAreaStart = 0xe0000;
+/// PCI configuration space as memory: 256 buses, where QEMU's q35 has it.
+inline constexpr LowRange kEcam{GuestAddress(0xb0000000), 256 * kMiB};
 /// Kernels are loaded from here up.
 inline constexpr std::uint64_t kHighMemoryStart = kMiB;
 

@@ -54,7 +54,7 @@ TEST(Pvh, IsLoadedWithZeroedBssAndStartInfo) {
   EXPECT_EQ(module.paddr, kRamSize - 2 * kPageSize);
   EXPECT_EQ(module.size, 5000u);
   EXPECT_EQ(ram.Get<std::uint8_t>(GuestAddress(module.paddr + 4999)), 0x5a);
-  ASSERT_EQ(info.memmap_entries, 5u);
+  ASSERT_EQ(info.memmap_entries, 6u);
   const auto memory =
       ram.Get<StartInfoMemory>(GuestAddress(info.memmap_paddr + 3 * sizeof(StartInfoMemory)));
   EXPECT_EQ(memory.addr, kMiB);

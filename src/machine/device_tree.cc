@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/device_tree.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "devices/pci/bridge.h"
+
+namespace holdfast::machine {
+
+namespace pci = devices::pci;
+
+DeviceTree::DeviceTree(Surroundings around, std::unique_ptr<PciServices> services)
+    : around_(std::move(around)),
+      services_(std::move(services)),
+      environment_{.loop = around_.loop,
+                   .memory = around_.memory,
+                   .pci = *services_,
+                   .backends = around_.backends,
+                   .emit = around_.emit,
+                   .services = &around_.services,
+                   .buses = &buses_} {}
+
+DeviceTree::~DeviceTree() {
+  // Back to front: one may use what stands before it.
+  while (!children_.empty()) children_.pop_back();
+}
+
+Result<std::unique_ptr<DeviceTree>> DeviceTree::Create(Surroundings around) {
+  HF_TRY(std::unique_ptr<PciServices> services, PciServices::Create(around.vm));
+  std::unique_ptr<DeviceTree> tree(new DeviceTree(std::move(around), std::move(services)));
+  const Surroundings& in = tree->around_;
+  HF_TRY(tree->pci_, pci::PciHost::Create(*tree->services_, in.io, in.mmio, in.ecam, in.windows));
+  return tree;
+}
+
+Status DeviceTree::Add(const devices::DeviceRequest& request, bool hot) {
+  const bool taken = !request.id.empty() &&
+                     (pci_->FindById(request.id).occupant != nullptr ||
+                      std::ranges::find(children_, request.id, &Child::id) != children_.end());
+  if (taken)
+    return Fail(Errc::kInvalidArgument, fmt::format("Duplicate device ID '{}'", request.id));
+  if (request.model->attach == nullptr) return AddFunction(request, hot);
+  HF_TRY(std::unique_ptr<devices::ChildDevice> device,
+         request.model->attach(environment_, request.id, request.bus, request.values));
+  children_.push_back({std::string(request.model->name), request.id, std::move(device)});
+  return {};
+}
+
+Status DeviceTree::AddFunction(const devices::DeviceRequest& request, bool hot) {
+  pci::PciBus* bus = request.bus.empty() ? &pci_->root() : pci_->FindBus(request.bus);
+  if (bus == nullptr) {
+    return Fail(Errc::kNotFound, fmt::format("Bus '{}' not found", request.bus),
+                "pcie.0 is the root bus; a pcie-root-port's id names the bus behind it.");
+  }
+  if (hot && (bus->parent() == nullptr || !bus->parent()->hotplug())) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("Bus '{}' does not support hotplugging", bus->name()),
+                "Give the machine a -device pcie-root-port,id=ID and name it with bus=ID.");
+  }
+  pci::Placement placement{.id = request.id,
+                           .model = std::string(request.model->name),
+                           .address = request.address,
+                           .multifunction = request.multifunction};
+  // Judged before the device is made, which may open or take things.
+  HF_TRY(placement.address, bus->Choose(placement));
+  HF_TRY(std::unique_ptr<pci::Function> function,
+         request.model->create(environment_, request.id, request.values));
+  HF_TRY_STATUS(pci_->Add(*bus, std::move(placement), std::move(function)));
+  if (hot) bus->parent()->OccupantCame();
+  return {};
+}
+
+Status DeviceTree::RequestRemoval(std::string_view id) {
+  if (const auto child = std::ranges::find(children_, id, &Child::id);
+      child != children_.end() && !id.empty()) {
+    children_.erase(child);
+    return {};
+  }
+  const auto [bus, occupant] = pci_->FindById(id);
+  if (occupant == nullptr) return Fail(Errc::kNotFound, fmt::format("Device '{}' not found", id));
+  if (bus->parent() == nullptr || !bus->parent()->hotplug()) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("Bus '{}' does not support hotplugging", bus->name()),
+                "Only devices behind a pcie-root-port come and go while the guest runs.");
+  }
+  if (occupant->leaving) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("Device {} is already in the process of unplug", id));
+  }
+  occupant->leaving = true;
+  bus->parent()->RequestRemoval();
+  return {};
+}
+
+}  // namespace holdfast::machine

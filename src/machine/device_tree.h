@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <holdfast/error.h>
+
+#include "devices/child_bus.h"
+#include "devices/device_model.h"
+#include "devices/device_request.h"
+#include "devices/pci/pci_host.h"
+#include "machine/pci_services.h"
+
+namespace holdfast::machine {
+
+/// The devices that a user asks for: on PCI buses, and on the buses of other devices.
+///
+/// Thread-safety: main thread, while no vCPU runs; lookups also while they run.
+class DeviceTree {
+ public:
+  struct Surroundings {
+    EventLoop& loop;
+    const kvm::Vm& vm;
+    const AddressSpace& memory;
+    devices::Bus& io;
+    devices::Bus& mmio;
+    GuestAddress ecam;
+    devices::pci::Windows windows;
+    const devices::Backends& backends;
+    std::function<void(std::string_view name, const nlohmann::json& data)> emit;
+    devices::MachineServices& services;
+  };
+  /// An empty `pcie.0`. Everything referred to outlives the tree.
+  static Result<std::unique_ptr<DeviceTree>> Create(Surroundings around);
+  DeviceTree(const DeviceTree&) = delete;
+  DeviceTree& operator=(const DeviceTree&) = delete;
+  ~DeviceTree();
+
+  /// Makes a device and puts it on its bus.
+  /// @param hot  the guest runs already: only buses behind hotplug ports will do
+  /// @return in QEMU's words what is wrong with id, bus or address; or the model's own error
+  Status Add(const devices::DeviceRequest& request, bool hot);
+  /// Asks the guest to let the device go, or where no guest needs to be asked takes it away.
+  /// @return kNotFound "Device 'ID' not found"; kInvalidArgument where it cannot go
+  Status RequestRemoval(std::string_view id);
+
+  devices::pci::PciHost& pci() noexcept { return *pci_; }
+  /// What is on other devices' buses: model, id and device.
+  struct Child {
+    std::string model;
+    std::string id;
+    std::unique_ptr<devices::ChildDevice> device;
+  };
+  const std::vector<Child>& children() const noexcept { return children_; }
+
+  /// Power-on state: functions reset, BARs and bridges placed.
+  void Reset() noexcept { pci_->Reset(); }
+
+ private:
+  DeviceTree(Surroundings around, std::unique_ptr<PciServices> services);
+  Status AddFunction(const devices::DeviceRequest& request, bool hot);
+
+  const Surroundings around_;
+  const std::unique_ptr<PciServices> services_;
+  devices::ChildBuses buses_;
+  const devices::DeviceEnvironment environment_;
+  std::unique_ptr<devices::pci::PciHost> pci_;
+  std::vector<Child> children_;  // last: they are on the buses of functions
+};
+
+}  // namespace holdfast::machine
