@@ -5,6 +5,8 @@
 #include <array>
 
 #include "apps/options_parse.h"
+#include "devices/device_model.h"
+#include "devices/device_request.h"
 #include "object/property.h"
 #include "object/suggest.h"
 
@@ -80,6 +82,25 @@ Status AddPvpanic(Options& options, const KeyValues& values) {
   return {};
 }
 
+// A device on a bus; the machine makes it when everything that it may name is there.
+Status AddDevice(Options& options, const devices::DeviceModel& model, KeyValues values) {
+  if (object::WantsHelp(values)) {
+    options.print = devices::DescribeDevice(model);
+    return {};
+  }
+  std::erase_if(values, [](const object::KeyValue& entry) { return entry.key == "driver"; });
+  HF_TRY(devices::DeviceRequest request, devices::ParseDeviceRequest(model, values));
+  const bool taken = !request.id.empty() &&
+                     std::ranges::any_of(options.machine.devices,
+                                         [&](const auto& other) { return other.id == request.id; });
+  if (taken) {
+    return Fail(Errc::kInvalidArgument, fmt::format("Duplicate ID '{}' for device", request.id),
+                "Each device has an id of its own.");
+  }
+  options.machine.devices.push_back(std::move(request));
+  return {};
+}
+
 struct DeviceModel {
   std::string_view name;
   std::string_view description;
@@ -114,6 +135,7 @@ Error UnknownModel(std::string_view name) {
   const auto is_family = [&](std::string_view family) { return name.starts_with(family); };
   std::vector<std::string_view> names;
   for (const DeviceModel& model : kModels) names.push_back(model.name);
+  for (const devices::DeviceModel* model : devices::DeviceModels()) names.push_back(model->name);
   const std::string_view nearest = object::Nearest(name, names);
   if (!nearest.empty() && name != "pvpanic-pci") {
     return Error(Errc::kInvalidArgument, fmt::format("'{}' is not a valid device model name", name),
@@ -135,6 +157,9 @@ std::vector<control::DeviceType> DeviceTypes() {
   for (const DeviceModel& model : kModels) {
     types.push_back({std::string(model.name), model.properties()});
   }
+  for (const devices::DeviceModel* model : devices::DeviceModels()) {
+    types.push_back({std::string(model->name), model->properties()});
+  }
   return types;
 }
 
@@ -155,6 +180,10 @@ Status ParseDevice(Options& options, std::string_view argument) {
     for (const DeviceModel& model : kModels) {
       text += fmt::format("name \"{}\", bus ISA, desc \"{}\"\n", model.name, model.description);
     }
+    for (const devices::DeviceModel* model : devices::DeviceModels()) {
+      text += fmt::format("name \"{}\", bus {}, desc \"{}\"\n", model->name, model->bus_type,
+                          model->description);
+    }
     options.print = std::move(text);
     return {};
   }
@@ -166,18 +195,14 @@ Status ParseDevice(Options& options, std::string_view argument) {
     }
     return model.add(options, values);
   }
+  if (const devices::DeviceModel* model = devices::FindDeviceModel(*driver))
+    return AddDevice(options, *model, values);
   return Fail(UnknownModel(*driver));
 }
 
 Status ParseNoDefaults(Options& options, std::string_view) {
   options.no_defaults = true;
   return {};
-}
-
-Status ParseNet(Options&, std::string_view argument) {
-  if (argument == "none") return {};
-  return Fail(Errc::kUnsupported, "QEMU has network devices, Holdfast does not have them yet",
-              "Write none or leave it out.");
 }
 
 Status ParseParallel(Options&, std::string_view argument) {
