@@ -2,6 +2,8 @@
 // -chardev, -mon, -qmp and -qmp-pretty: what they accept, the defaults, each refusal.
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -66,6 +68,23 @@ TEST(OptionsControlTest, AChardevIsWhatItsWordsSay) {
   }
 }
 
+TEST(OptionsControlTest, AClientMayComeBack) {
+  using std::chrono::milliseconds;
+  const struct {
+    const char* argument;
+    std::optional<milliseconds> reconnect;
+  } cases[] = {{"socket,id=a,path=/b", {}},
+               {"socket,id=a,path=/b,reconnect=0", {}},
+               {"socket,id=a,path=/b,reconnect=2", milliseconds(2000)},
+               {"socket,id=a,path=/b,reconnect-ms=20", milliseconds(20)}};
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.argument);
+    const auto options = Parse({"-chardev", c.argument});
+    ASSERT_TRUE(options) << options.error().ToString();
+    EXPECT_EQ(options->chardevs.at(0).socket->reconnect, c.reconnect);
+  }
+}
+
 TEST(OptionsControlTest, AMonitorOfOnesOwnReplacesTheDefaultOne) {
   EXPECT_EQ(Parse({"-nographic"})->serial, std::vector<std::string>{"mon:stdio"});
   for (const std::vector<const char*>& more :
@@ -110,6 +129,10 @@ TEST(OptionsControlTest, RefusalsNameOptionAndValue) {
       {{"-chardev", "socket,id=a,path=/b,wait=on"},
        "-chardev socket,id=a,path=/b,wait=on: 'wait' option is incompatible with socket in client "
        "connect mode"},
+      {{"-chardev", "socket,id=a,path=/b,server=on,reconnect=1"},
+       "-chardev socket,id=a,path=/b,server=on,reconnect=1: 'reconnect' option is incompatible "
+       "with "
+       "socket in server listen mode"},
       {{"-chardev", "socket,id=a,path=/b,server=maybe"},
        "-chardev socket,id=a,path=/b,server=maybe: Parameter 'server' expects 'on' or 'off'"},
       {{"-mon", "mode=control"}, "-mon mode=control: Parameter 'chardev' is missing"},

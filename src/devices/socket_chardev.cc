@@ -22,8 +22,12 @@ Result<std::unique_ptr<Chardev>> SocketChardev::Create(EventLoop& loop, SocketSp
     HF_TRY_STATUS(chardev->WatchListener());
     return chardev;
   }
-  HF_TRY(chardev->peer_,
-         wanted.server ? chardev->listener_->WaitForClient() : ConnectSocket(wanted.address));
+  auto peer = wanted.server ? chardev->listener_->WaitForClient() : ConnectSocket(wanted.address);
+  if (!peer && wanted.reconnect) {
+    chardev->ReconnectLater();
+    return chardev;
+  }
+  HF_TRY(chardev->peer_, std::move(peer));
   HF_TRY_STATUS(chardev->Connect(chardev->peer_.get(), chardev->peer_.get()));
   return chardev;
 }
@@ -31,6 +35,41 @@ Result<std::unique_ptr<Chardev>> SocketChardev::Create(EventLoop& loop, SocketSp
 SocketChardev::~SocketChardev() {
   Disconnect();
   if (watching_) loop().RemoveFd(listener_->fd());
+  if (retry_) loop().CancelTimer(*retry_);
+}
+
+Result<SocketChardev::Handover> SocketChardev::HandOver() {
+  if (spec_.server) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("the socket '{}' waits for clients, and this needs one that connects",
+                            spec_.address.Describe()),
+                "Write server=off and let the other program listen.");
+  }
+  if (!lease_.expired()) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("the socket '{}' is in use", spec_.address.Describe()),
+                "Give each user a -chardev of its own.");
+  }
+  Disconnect();
+  if (retry_) loop().CancelTimer(*retry_);
+  retry_.reset();
+  given_away_ = true;
+  auto lease = std::make_shared<int>(0);
+  lease_ = lease;
+  return Handover{.address = spec_.address,
+                  .reconnect = spec_.reconnect,
+                  .connection = std::exchange(peer_, UniqueFd()),
+                  .lease = std::move(lease)};
+}
+
+void SocketChardev::ReconnectLater() {
+  if (retry_ || given_away_) return;
+  retry_ = loop().AddTimer(EventLoop::Clock::now() + *spec_.reconnect, [this] {
+    retry_.reset();
+    auto peer = ConnectSocket(spec_.address);
+    if (peer) peer_ = *std::move(peer);
+    if (!peer_ || !Connect(peer_.get(), peer_.get())) DropPeer();
+  });
 }
 
 Status SocketChardev::WatchListener() {
@@ -65,6 +104,7 @@ void SocketChardev::OnOutputError(int /*os_errno*/) {
 void SocketChardev::DropPeer() {
   Disconnect();
   peer_.reset();
+  if (spec_.reconnect) ReconnectLater();
   if (!listener_ || watching_) return;
   if (const Status watched = WatchListener(); !watched)
     log::Warn(fmt::format("{}: no further clients: {}", Describe(), watched.error().message()));
@@ -72,7 +112,7 @@ void SocketChardev::DropPeer() {
 
 std::string SocketChardev::Describe() const {
   const SocketAddress& address = listener_ ? listener_->address() : spec_.address;
-  return fmt::format("{}{}{}", peer_ ? "" : "disconnected:", address.Describe(),
+  return fmt::format("{}{}{}", peer_ || given_away_ ? "" : "disconnected:", address.Describe(),
                      spec_.server ? ",server=on" : "");
 }
 

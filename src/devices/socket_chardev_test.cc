@@ -5,7 +5,9 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -212,6 +214,53 @@ TEST_F(SocketChardevTest, PathsMayHaveCommasButNotAnyLength) {
   const auto made = MakeChardev(*loop_, "unix:/" + std::string(200, 'x') + ",server=on,wait=off");
   ASSERT_FALSE(made);
   EXPECT_EQ(made.error().hint(), "It may have at most 107 bytes.");
+}
+
+TEST_F(SocketChardevTest, AClientLooksForItsServerAgain) {
+  auto made = SocketChardev::Create(
+      *loop_, {.address = {.path = path_}, .reconnect = std::chrono::milliseconds(10)});
+  ASSERT_TRUE(made) << made.error().ToString();  // nobody listens yet
+  chardev_ = *std::move(made);
+  Collect(*chardev_);
+  for (int i = 0; i < 2; ++i) {
+    const UniqueFd server = Server();
+    SetNonBlocking(server.get());
+    UniqueFd peer;
+    EXPECT_TRUE(Until([&] {
+      peer.reset(::accept4(server.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+      return peer.valid();
+    }));
+    Greet(peer);
+    ::unlink(path_.c_str());
+  }
+}
+
+TEST_F(SocketChardevTest, AClientGivesItsConnectionToOneUserAtATime) {
+  const UniqueFd server = Server();
+  auto made = SocketChardev::Create(*loop_, {.address = {.path = path_}});
+  ASSERT_TRUE(made) << made.error().ToString();
+  chardev_ = *std::move(made);
+  auto& socket = dynamic_cast<SocketChardev&>(*chardev_);
+  {
+    auto handover = socket.HandOver();
+    ASSERT_TRUE(handover) << handover.error().ToString();
+    EXPECT_TRUE(handover->connection.valid());
+    EXPECT_EQ(handover->address.path, path_);
+    const auto second = socket.HandOver();
+    ASSERT_FALSE(second);
+    EXPECT_NE(second.error().message().find("is in use"), std::string::npos);
+    EXPECT_EQ(socket.Write(Bytes("lost")), 4U);
+  }
+  const auto later = socket.HandOver();
+  ASSERT_TRUE(later) << later.error().ToString();
+  EXPECT_FALSE(later->connection.valid()) << "the first user had it";
+}
+
+TEST_F(SocketChardevTest, AServerKeepsItsClients) {
+  Make("unix:" + path_ + ",server=on,wait=off");
+  const auto handover = dynamic_cast<SocketChardev&>(*chardev_).HandOver();
+  ASSERT_FALSE(handover);
+  EXPECT_NE(handover.error().hint().find("server=off"), std::string::npos);
 }
 
 }  // namespace

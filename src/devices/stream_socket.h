@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -27,6 +28,8 @@ struct SocketSpec {
   SocketAddress address = {};
   bool server = false;
   bool wait = false;  ///< server: the guest does not start before the first client has come
+  /// Client: how long after losing its server it looks for it again; empty: never.
+  std::optional<std::chrono::milliseconds> reconnect = {};
 };
 
 /// Reads `unix:PATH[,server=on|off][,wait=on|off]` or `tcp:[HOST]:PORT[,…]`.
