@@ -56,6 +56,8 @@ class Vcpu {
   Status SetFpu(const kvm_fpu& fpu) const;
   Result<kvm_lapic_state> GetLapic() const;
   Status SetLapic(const kvm_lapic_state& lapic) const;
+  /// Queues a non-maskable interrupt. Waits while the vCPU is in Run(). @return the failed ioctl
+  Status InjectNmi() const;
   Result<kvm_mp_state> GetMpState() const;
   Status SetMpState(const kvm_mp_state& state) const;
   Result<kvm_vcpu_events> GetEvents() const;

@@ -31,6 +31,10 @@ Status MemPrealloc(Options& options, std::string_view) {
   options.mem_prealloc = true;
   return {};
 }
+template <unsigned Index>
+Status HardDisk(Options& options, std::string_view argument) {
+  return ParseHardDisk(options, Index, argument);
+}
 Status Nothing(Options&, std::string_view) {
   return {};
 }
@@ -125,7 +129,12 @@ constexpr OptionSpec kTable[] = {
      kStandard,
      "sets the name of the guest, and of the process",
      ParseName},
-    {"uuid", {}, "uuid", kStandard, "sets the guest's UUID, as SMBIOS and the monitor show it", ParseUuid},
+    {"uuid",
+     {},
+     "uuid",
+     kStandard,
+     "sets the guest's UUID, as SMBIOS and the monitor show it",
+     ParseUuid},
 
     {"kernel",
      {},
@@ -179,7 +188,8 @@ constexpr OptionSpec kTable[] = {
      "backend,id=id[,prop=value][,...]",
      kConsole,
      "makes a character device for -mon, -serial chardev:id or -monitor chardev:id: "
-     "socket,path=path or socket,host=host,port=port, both with [,server=on|off][,wait=on|off]; "
+     "socket,path=path or socket,host=host,port=port, both with [,server=on|off][,wait=on|off]"
+     "[,reconnect=seconds]; "
      "file,path=path; stdio[,signal=on|off]; pty; null",
      ParseChardev},
     {"mon",
@@ -199,6 +209,42 @@ constexpr OptionSpec kTable[] = {
     {"qmp-pretty", {}, "dev", kConsole, "like -qmp, in lines for people", ParseQmpPretty},
     {"vga", {}, "none", kConsole, "accepted: there is no graphics adapter", ParseVga},
 
+    {"drive",
+     {},
+     "[file=file][,if=type][,index=i][,media=d][,format=f][,id=name][,cache=c][,aio=a][,readonly="
+     "on|"
+     "off][,discard=d][,detect-zeroes=z][,rerror=e][,werror=e][,throttling.option=value]",
+     kDevices,
+     "makes a drive of a raw image or block device, and by if=virtio (or ide, which is the default "
+     "and the same here) a disk in the guest; if=none leaves it to -device virtio-blk-pci,drive=id"
+     "\ncache=none|writeback|writethrough|unsafe|directsync and aio=io_uring|native|threads say "
+     "how "
+     "the host reads and writes it (native is io_uring); discard=unmap gives freed room back",
+     ParseDrive},
+    {"blockdev",
+     {},
+     "[driver=]driver[,node-name=name][,read-only=on|off][,cache.direct=on|off][,discard=ignore|"
+     "unmap][,driver specific parameters...]",
+     kDevices,
+     "makes a block node for -device virtio-blk-pci,drive=name: file and host_device with "
+     "filename=, raw with file=, null-co with size=; also as JSON",
+     ParseBlockdev},
+    {"hda",
+     {},
+     "file",
+     kDevices,
+     "the first disk, as -drive file=file,index=0,media=disk; so -hdb to -hdd, and a file name "
+     "alone",
+     HardDisk<0>},
+    {"hdb", {}, "file", kDevices, "the second disk", HardDisk<1>},
+    {"hdc", {}, "file", kDevices, "the third disk", HardDisk<2>},
+    {"hdd", {}, "file", kDevices, "the fourth disk", HardDisk<3>},
+    {"cdrom",
+     {},
+     "file",
+     kDevices,
+     "a CD-ROM image, as -drive file=file,index=2,media=cdrom",
+     ParseCdrom},
     {"device",
      {},
      "driver[,prop[=value][,...]]",
@@ -224,8 +270,33 @@ constexpr OptionSpec kTable[] = {
      ParseSmbios},
     {"nodefaults", {}, "", kDevices, "no serial port and no monitor by default", ParseNoDefaults},
     {"no-user-config", {}, "", kDevices, "accepted: there are no configuration files", Nothing},
-    {"net", {}, "none", kDevices, "accepted: there are no network devices yet", ParseNet},
-    {"nic", {}, "none", kDevices, "accepted: there are no network devices yet", ParseNet},
+    {"netdev",
+     {},
+     "user|tap|stream|dgram|socket,id=id[,prop=value][,...]",
+     kDevices,
+     "makes a network back end for -device virtio-net-pci,netdev=id ('-netdev help' for a list, "
+     "'-netdev type,help' for its properties); also as JSON\n"
+     "user,id=id[,net=addr/mask][,restrict=on|off][,hostfwd=[tcp|udp]:[hostaddr]:hostport-"
+     "[guestaddr]:guestport] is a network of its own with DHCP and a name server, and needs no "
+     "rights\n"
+     "tap,id=id[,ifname=name][,script=file|no][,downscript=file|no][,queues=n][,fd=h] is an "
+     "interface of the host\n"
+     "stream,id=id,addr.type=unix|inet[,addr.path=path][,addr.host=host,addr.port=port]"
+     "[,server=on|off][,reconnect=seconds] and dgram are sockets to other machines",
+     ParseNetdev},
+    {"nic",
+     {},
+     "none|type[,model=virtio-net-pci][,mac=addr][,prop=value][,...]",
+     kDevices,
+     "makes a network back end as -netdev and a card for it. Holdfast makes none by itself, so "
+     "that none only says what is so anyway",
+     ParseNic},
+    {"net",
+     {},
+     "none|nic|type[,prop=value][,...]",
+     kDevices,
+     "the same in two: -net nic makes the card, -net user or another type its back end",
+     ParseNet},
     {"parallel", {}, "none", kDevices, "accepted: there are no parallel ports", ParseParallel},
 
     {"S",
@@ -248,10 +319,17 @@ constexpr OptionSpec kTable[] = {
      SwitchMachine<&machine::MachineConfig::no_shutdown>},
     {"action",
      {},
-     "reboot=reset|shutdown|shutdown=poweroff|pause|panic=shutdown",
+     "reboot=reset|shutdown|shutdown=poweroff|pause|panic=pause|shutdown|exit-failure|none|"
+     "watchdog=reset|shutdown|poweroff|pause|debug|none|inject-nmi",
      kRun,
-     "what to do when the guest reboots, powers off or panics",
+     "what to do when the guest reboots, powers off or panics, or its watchdog runs out",
      ParseAction},
+    {"watchdog-action",
+     {},
+     "reset|shutdown|poweroff|pause|debug|none|inject-nmi",
+     kRun,
+     "the same as -action watchdog=",
+     ParseWatchdogAction},
 
     {"daemonize",
      {},

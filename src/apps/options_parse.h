@@ -54,12 +54,20 @@ Status TakeChardev(Options& options, std::string_view id);
 /// Gives the monitors their chardevs.
 Status FinishControl(Options& options);
 
+// options_block.cc
+Status ParseDrive(Options& options, std::string_view argument);
+Status ParseBlockdev(Options& options, std::string_view argument);
+/// -hda to -hdd, by number.
+Status ParseHardDisk(Options& options, unsigned index, std::string_view argument);
+Status ParseCdrom(Options& options, std::string_view argument);
+/// Names the drives and asks for the devices that `if=` plugs them into.
+Status FinishBlock(Options& options);
+
 // options_device.cc
 /// What device-list-properties shows.
 std::vector<control::DeviceType> DeviceTypes();
 Status ParseDevice(Options& options, std::string_view argument);
 Status ParseNoDefaults(Options& options, std::string_view argument);
-Status ParseNet(Options& options, std::string_view argument);
 Status ParseParallel(Options& options, std::string_view argument);
 
 // options_sandbox.cc
@@ -72,10 +80,18 @@ Status ParseChroot(Options& options, std::string_view argument);
 Status ParseFwCfg(Options& options, std::string_view argument);
 Status ParseSmbios(Options& options, std::string_view argument);
 
+// options_net.cc
+Status ParseNetdev(Options& options, std::string_view argument);
+Status ParseNic(Options& options, std::string_view argument);
+Status ParseNet(Options& options, std::string_view argument);
+/// Asks for the cards of -nic and -net, behind those of -device.
+Status FinishNet(Options& options);
+
 // options_run.cc
 /// A UUID in its usual form, letters made small.
 Result<std::string> ReadUuid(std::string_view text);
 Status ParseAction(Options& options, std::string_view argument);
+Status ParseWatchdogAction(Options& options, std::string_view argument);
 Status ParseName(Options& options, std::string_view argument);
 Status ParseUuid(Options& options, std::string_view argument);
 Status ParseMsg(Options& options, std::string_view argument);

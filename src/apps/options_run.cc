@@ -21,7 +21,6 @@ using object::PropertyValue;
 
 constexpr std::array<std::string_view, 2> kRebootActions = {"reset", "shutdown"};
 constexpr std::array<std::string_view, 2> kShutdownActions = {"poweroff", "pause"};
-constexpr std::array<std::string_view, 1> kPanicActions = {"shutdown"};
 
 Status SetReboot(Options& options, const PropertyValue& value) {
   options.machine.no_reboot = std::get<std::uint64_t>(value) == 1;
@@ -29,6 +28,15 @@ Status SetReboot(Options& options, const PropertyValue& value) {
 }
 Status SetShutdown(Options& options, const PropertyValue& value) {
   options.machine.no_shutdown = std::get<std::uint64_t>(value) == 1;
+  return {};
+}
+
+Status SetPanic(Options& options, const PropertyValue& value) {
+  options.machine.panic = static_cast<machine::PanicPolicy>(std::get<std::uint64_t>(value));
+  return {};
+}
+Status SetWatchdog(Options& options, const PropertyValue& value) {
+  options.machine.watchdog = static_cast<machine::WatchdogAction>(std::get<std::uint64_t>(value));
   return {};
 }
 
@@ -49,9 +57,15 @@ constexpr Property<Options> kActionProperties[] = {
       .type = PropertyType::kEnum,
       .default_text = "shutdown",
       .description = "when the guest reports a panic",
-      .choices = kPanicActions}},
+      .choices = machine::kPanicPolicyNames},
+     SetPanic},
+    {{.name = "watchdog",
+      .type = PropertyType::kEnum,
+      .default_text = "reset",
+      .description = "when a watchdog runs out",
+      .choices = machine::kWatchdogActionNames},
+     SetWatchdog},
 };
-constexpr std::array<std::string_view, 1> kQemuActionProperties = {"watchdog"};
 
 Status IgnoreDebugThreads(Options&, const PropertyValue&) {
   return {};  // threads always have names
@@ -148,7 +162,12 @@ Status ParseAction(Options& options, std::string_view argument) {
     options.print = object::DescribeProperties<Options>("action", kActionProperties);
     return {};
   }
-  return object::SetProperties<Options>(kActionProperties, kQemuActionProperties, options, values);
+  return object::SetProperties<Options>(kActionProperties, {}, options, values);
+}
+
+Status ParseWatchdogAction(Options& options, std::string_view argument) {
+  return object::SetProperties<Options>(kActionProperties, {}, options,
+                                        {{.key = "watchdog", .value = std::string(argument)}});
 }
 
 Status ParseName(Options& options, std::string_view argument) {

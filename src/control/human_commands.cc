@@ -15,15 +15,19 @@ namespace holdfast::control {
 std::span<const HumanCommands::Command> HumanCommands::Commands() noexcept {
   using H = HumanCommands;
   static constexpr Command kCommands[] = {
+      {"balloon", "", "target", "ask the guest to leave itself so many MiB", &H::SetBalloon},
       {"cont", "c", "", "resume the guest", &H::Continue},
       {"help", "?", "[command]", "show this list, or one command", &H::Help},
       {"info", "", "[subcommand]", "show the state of something", &H::Info},
+      {"nmi", "", "", "send a non-maskable interrupt to all vCPUs", &H::Nmi},
       {"quit", "q", "", "end Holdfast at once", &H::Quit},
       {"stop", "s", "", "stop the guest's vCPUs", &H::Stop},
       {"system_powerdown", "", "", "press the guest's power button", &H::SystemPowerdown},
       {"system_reset", "", "", "reset the guest", &H::SystemReset},
       {"trace-event", "", "name on|off", "turn trace events on or off; * and ? match any",
        &H::TraceEvent},
+      {"watchdog_action", "", "action", "what the watchdog does when it runs out",
+       &H::WatchdogAction},
       {"x", "", "/fmt addr", "show memory at a virtual address of vCPU 0", &H::Examine, true},
       {"xp", "", "/fmt addr", "show memory at a guest physical address", &H::ExaminePhysical, true},
   };
@@ -33,6 +37,9 @@ std::span<const HumanCommands::Command> HumanCommands::Commands() noexcept {
 std::span<const HumanCommands::Command> HumanCommands::InfoCommands() noexcept {
   using H = HumanCommands;
   static constexpr Command kCommands[] = {
+      {"balloon", "", "", "show how much memory the balloon leaves the guest", &H::InfoBalloon},
+      {"block", "", "[device]", "show the drives", &H::InfoBlock},
+      {"blockstats", "", "", "show what was read and written", &H::InfoBlockstats},
       {"chardev", "", "", "show the character devices", &H::InfoChardev},
       {"cpus", "", "", "show the vCPUs and their threads", &H::InfoCpus},
       {"kvm", "", "", "show whether KVM is used", &H::InfoKvm},

@@ -51,6 +51,18 @@ class HumanCommands {
   Result<std::string> SystemPowerdown(std::string_view arguments);
   Result<std::string> TraceEvent(std::string_view arguments);
 
+  // human_actions.cc
+  Result<std::string> Nmi(std::string_view arguments);
+  Result<std::string> WatchdogAction(std::string_view arguments);
+
+  // human_balloon.cc
+  Result<std::string> SetBalloon(std::string_view arguments);
+  Result<std::string> InfoBalloon(std::string_view arguments);
+
+  // human_block.cc
+  Result<std::string> InfoBlock(std::string_view arguments);
+  Result<std::string> InfoBlockstats(std::string_view arguments);
+
   // human_info.cc
   Result<std::string> InfoChardev(std::string_view arguments);
   Result<std::string> InfoCpus(std::string_view arguments);

@@ -6,11 +6,15 @@ namespace {
 
 struct Complete : Schema {
   Complete() {
+    DefineActionCommands(*this);
+    DefineBalloonCommands(*this);
     DefineControlCommands(*this);
     DefineMachineCommands(*this);
     DefineMemoryCommands(*this);
     DefineMemoryMapCommand(*this);
     DefineObjectCommands(*this);
+    DefineBlockQueries(*this);
+    DefineBlockCommands(*this);
     DefineStatsCommands(*this);
     DefineTraceCommands(*this);
   }

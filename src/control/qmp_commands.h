@@ -9,10 +9,18 @@
 #include "control/qmp_json.h"
 #include "control/qmp_schema.h"
 
+namespace holdfast::devices {
+class Balloon;
+}
+
 // The commands by subject: each function adds commands and events with their types. The handlers
 // get arguments that the schema has checked.
 namespace holdfast::control {
 
+void DefineActionCommands(Schema& schema);    // qmp_actions.cc
+void DefineBalloonCommands(Schema& schema);   // qmp_balloon.cc
+void DefineBlockQueries(Schema& schema);     // qmp_block.cc
+void DefineBlockCommands(Schema& schema);    // qmp_blockdev.cc
 void DefineControlCommands(Schema& schema);   // qmp_control.cc
 void DefineMachineCommands(Schema& schema);   // qmp_machine.cc
 void DefineMemoryCommands(Schema& schema);    // qmp_memory.cc
@@ -28,6 +36,9 @@ inline tl::unexpected<QmpError> QmpFail(std::string desc, std::string hint = {})
 inline tl::unexpected<QmpError> QmpFail(QmpErrorClass error_class, std::string desc) {
   return tl::unexpected(QmpError(error_class, std::move(desc)));
 }
+
+/// What the guest has told the balloon, as `guest-stats` shows it.
+Json BalloonStats(const devices::Balloon& balloon);
 
 /// The QOM path of a vCPU; events, query-cpus-fast and query-stats name CPUs by it.
 std::string CpuPath(unsigned index);

@@ -100,6 +100,7 @@ QmpResult QomSet(VmContext& vm, const Json& arguments) {
     HF_QMP_TRY_STATUS(node->object->Set(property, value));
     return Json::object();
   }
+  if (node->set && node->set(property, arguments["value"])) return Json::object();
   if (property == "type" || node->values.contains(property) || node->children.contains(property)) {
     return QmpFail(fmt::format("Property '{}.{}' is not writable", node->type, property));
   }

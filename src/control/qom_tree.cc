@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "control/qmp_commands.h"
+#include "devices/machine_services.h"
 #include "machine/machine.h"
 
 namespace holdfast::control {
@@ -38,6 +39,26 @@ void AddCpus(const VmContext& vm, QomNode& machine) {
   }
 }
 
+// Where QEMU has a device that the user made.
+QomNode& AddPeripheral(QomNode& machine, std::string_view id, std::string_view type) {
+  QomNode& all = Add(machine, id.empty() ? "peripheral-anon" : "peripheral", kContainer);
+  return Add(all, id.empty() ? fmt::format("device[{}]", type) : std::string(id), type);
+}
+
+void AddBalloon(const VmContext& vm, QomNode& machine) {
+  devices::Balloon* const balloon = vm.machine().services().balloon;
+  if (balloon == nullptr) return;
+  constexpr std::string_view kInterval = "guest-stats-polling-interval";
+  QomNode& node = AddPeripheral(machine, balloon->id(), "virtio-balloon-pci");
+  node.values["guest-stats"] = {"guest statistics", BalloonStats(*balloon)};
+  node.values[std::string(kInterval)] = {"int", balloon->polling_interval()};
+  node.set = [balloon, kInterval](std::string_view name, const Json& value) {
+    if (name != kInterval || !value.is_number_unsigned()) return false;
+    balloon->SetPollingInterval(value.get<std::uint64_t>());
+    return true;
+  };
+}
+
 void AddMachine(const VmContext& vm, QomNode& root) {
   QomNode& machine = Add(root, "machine", MachineType(vm));
   const machine::MachineConfig& config = vm.machine().config();
@@ -45,6 +66,7 @@ void AddMachine(const VmContext& vm, QomNode& root) {
                     {"initrd", {"string", config.initrd}},
                     {"append", {"string", config.cmdline}}};
   AddCpus(vm, machine);
+  AddBalloon(vm, machine);
 }
 
 // Looks for nodes whose path ends in `path`, at a name's border.

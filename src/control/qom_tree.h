@@ -26,6 +26,8 @@ struct QomNode {
   std::string path;
   std::string type;  ///< "container", "memory-backend-ram" …
   object::Object* object = nullptr;
+  /// Sets one of `values`; null where none can be set. False: that one cannot.
+  std::function<bool(std::string_view name, const Json& value)> set = {};
   std::map<std::string, Value> values = {};
   std::map<std::string, QomNode> children = {};
 };

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <holdfast/error.h>
 
@@ -47,6 +48,13 @@ class Chardev {
   virtual void Flush() noexcept = 0;
   /// What QEMU prints for it: "pty:/dev/pts/3", "file:PATH".
   virtual std::string Describe() const = 0;
+
+  /// A chardev has one user. @return whether it is free; then it is taken until GiveBack()
+  bool Take() noexcept { return !std::exchange(taken_, true); }
+  void GiveBack() noexcept { taken_ = false; }
+
+ private:
+  bool taken_ = false;
 };
 
 /// Makes the chardev QEMU's `-serial` (and later `-chardev`) word describes: `stdio`, `null`,

@@ -3,20 +3,37 @@
 #include <array>
 
 #include "devices/device_model.h"
+#include "devices/i6300esb.h"
 #include "devices/pci/test_device.h"
+#include "devices/scsi/scsi_models.h"
+#include "devices/virtio/serial_port.h"
+#include "devices/virtio/vhost_user_models.h"
+#include "devices/virtio/virtio_balloon.h"
 #include "devices/virtio/virtio_blk.h"
 #include "devices/virtio/virtio_net.h"
 #include "devices/virtio/virtio_rng.h"
+#include "devices/virtio/virtio_scsi.h"
+#include "devices/virtio/virtio_serial.h"
 
 namespace holdfast::devices {
 namespace {
 
 // By name. Each model's header declares its entry.
 constexpr std::array kModels = {
+    &kI6300Esb,
     &pci::kPciTestdev,
+    &scsi::kScsiCd,
+    &scsi::kScsiHd,
+    &virtio::kVhostUserBlkPci,
+    &virtio::kVhostUserFsPci,
+    &virtio::kVirtioBalloonPci,
     &virtio::kVirtioBlkPci,
     &virtio::kVirtioNetPci,
     &virtio::kVirtioRngPci,
+    &virtio::kVirtioScsiPci,
+    &virtio::kVirtioSerialPci,
+    &virtio::kVirtconsole,
+    &virtio::kVirtserialport,
 };
 
 }  // namespace

@@ -124,6 +124,7 @@ inline constexpr Request<kvm_enable_cap> kEnableCap{KVM_ENABLE_CAP, "KVM_ENABLE_
 // ---- vCPU
 // -----------------------------------------------------------------------------------------
 inline constexpr ValueRequest kRun{KVM_RUN, "KVM_RUN"};
+inline constexpr ValueRequest kNmi{KVM_NMI, "KVM_NMI"};
 inline constexpr Request<kvm_regs> kGetRegs{KVM_GET_REGS, "KVM_GET_REGS"};
 inline constexpr Request<kvm_regs> kSetRegs{KVM_SET_REGS, "KVM_SET_REGS"};
 inline constexpr Request<kvm_sregs> kGetSregs{KVM_GET_SREGS, "KVM_GET_SREGS"};

@@ -97,6 +97,11 @@ Result<kvm_lapic_state> Vcpu::GetLapic() const {
 Status Vcpu::SetLapic(const kvm_lapic_state& lapic) const {
   return Set(fd_.get(), kSetLapic, lapic);
 }
+Status Vcpu::InjectNmi() const {
+  if (::ioctl(fd_.get(), kNmi.number, 0) < 0) return FailErrno(kNmi.name);
+  return {};
+}
+
 Result<kvm_mp_state> Vcpu::GetMpState() const {
   return Get(fd_.get(), kGetMpState);
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "devices/device_request.h"
+#include "machine/actions.h"
 #include "machine/numa.h"
 #include "machine/smbios/smbios_config.h"
 
@@ -75,9 +76,11 @@ struct MachineConfig {
   std::vector<devices::DeviceRequest> devices;
   /// What they may name. Null: nothing; else it outlives the machine.
   const devices::Backends* backends = nullptr;
-  bool no_reboot = false;     // -no-reboot: a guest reset ends the monitor
-  bool no_shutdown = false;   // -no-shutdown: a guest power-off stops the vCPUs instead
-  bool start_paused = false;  // -S
+  bool no_reboot = false;    // -no-reboot: a guest reset ends the monitor
+  bool no_shutdown = false;  // -no-shutdown: a guest power-off stops the vCPUs instead
+  PanicPolicy panic = PanicPolicy::kShutdown;        ///< -action panic=
+  WatchdogAction watchdog = WatchdogAction::kReset;  ///< -action watchdog=
+  bool start_paused = false;                         // -S
 };
 
 }  // namespace holdfast::machine

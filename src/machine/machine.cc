@@ -24,6 +24,8 @@ std::string_view RunStateName(RunState state) noexcept {
       return "guest-panicked";
     case RunState::kIoError:
       return "io-error";
+    case RunState::kWatchdog:
+      return "watchdog";
     case RunState::kInternalError:
       return "internal-error";
   }
@@ -43,6 +45,7 @@ Status Machine::Impl::Resume() {
                   "Use system_reset first.");
     case RunState::kPrelaunch:
     case RunState::kPaused:
+    case RunState::kWatchdog:
     case RunState::kIoError:
       break;
   }
@@ -152,7 +155,7 @@ void Machine::Impl::RequestInternalError(Error error) {
 // -----------------------------------------------------------------
 
 void Machine::Impl::OnGuestReset() {
-  if (config_.no_reboot) {
+  if (actions_.no_reboot) {
     OnGuestShutdown(ShutdownCause::kGuestReset);
     return;
   }
@@ -164,26 +167,15 @@ void Machine::Impl::OnGuestShutdown(ShutdownCause cause) {
   StopVcpus();
   TellShutdown(cause);
   SetState(RunState::kShutdown);
-  if (!config_.no_shutdown) End(0);
-}
-
-void Machine::Impl::OnGuestPanic() {
-  StopVcpus();
-  if (events_.guest_panicked) {
-    events_.guest_panicked(config_.no_shutdown ? PanicAction::kPause : PanicAction::kPoweroff);
-  }
-  log::Warn("the guest has panicked (it said so through pvpanic)");
-  if (!config_.no_shutdown) TellShutdown(ShutdownCause::kGuestPanic);
-  SetState(RunState::kGuestPanicked);
-  if (!config_.no_shutdown) End(0);
+  if (!actions_.no_shutdown) End(0);
 }
 
 void Machine::Impl::OnInternalError(const Error& error) {
   StopVcpus();
   log::Error(error);
-  if (!config_.no_shutdown) TellShutdown(ShutdownCause::kHostError);
+  if (!actions_.no_shutdown) TellShutdown(ShutdownCause::kHostError);
   SetState(RunState::kInternalError);
-  if (!config_.no_shutdown) End(1);
+  if (!actions_.no_shutdown) End(1);
 }
 
 // The guest's debug exit device ends the monitor, -no-shutdown or not.
@@ -264,6 +256,15 @@ Status Machine::Reset(ShutdownCause cause) {
 }
 void Machine::Quit(ShutdownCause cause, int status) {
   impl_->Quit(cause, status);
+}
+const Actions& Machine::actions() const noexcept {
+  return impl_->actions();
+}
+void Machine::SetActions(const Actions& actions) {
+  impl_->SetActions(actions);
+}
+Status Machine::InjectNmi() {
+  return impl_->InjectNmi();
 }
 void Machine::PowerButton() {
   impl_->PowerButton();

@@ -12,6 +12,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "machine/actions.h"
 #include "machine/config.h"
 #include "machine/cpu_info.h"
 #include "machine/shutdown_cause.h"
@@ -23,7 +24,7 @@ class RamBlock;
 namespace devices {
 class Bus;
 struct MachineServices;
-}
+}  // namespace devices
 namespace kvm {
 class Stats;
 class System;
@@ -34,7 +35,16 @@ class Vm;
 namespace holdfast::machine {
 
 /// QEMU's run states, as far as they exist here; names as in `info status`.
-enum class RunState { kPrelaunch, kRunning, kPaused, kShutdown, kGuestPanicked, kInternalError, kIoError };
+enum class RunState {
+  kPrelaunch,
+  kRunning,
+  kPaused,
+  kShutdown,
+  kGuestPanicked,
+  kInternalError,
+  kIoError,
+  kWatchdog
+};
 std::string_view RunStateName(RunState state) noexcept;
 
 /// An x86 machine (QEMU's q35 without its PCI devices so far) with its vCPU threads.
@@ -88,7 +98,7 @@ class Machine {
   /// Reset() must come first.
   Status Resume();
   /// Stops all vCPUs and waits until they stand (`stop`). @param state  kPaused, or kIoError for a
-  /// disk that cannot go on
+  /// disk that cannot go on, or kWatchdog
   void Pause(RunState state = RunState::kPaused);
   /// Power-on state, guest reloaded; the vCPUs run on if they ran (`system_reset`).
   Status Reset(ShutdownCause cause = ShutdownCause::kHostQmpSystemReset);
@@ -97,6 +107,11 @@ class Machine {
   void Quit(ShutdownCause cause, int status = 0);
   /// Presses the ACPI power button (`system_powerdown`, first SIGTERM).
   void PowerButton();
+  /// What follows when the guest reboots, powers off, panics or its watchdog runs out.
+  const Actions& actions() const noexcept;
+  void SetActions(const Actions& actions);
+  /// Sends every vCPU a non-maskable interrupt. @return the failed ioctl
+  Status InjectNmi();
   /// A break condition on serial port `port` (0 is COM1); nothing where there is no such port.
   /// Linux takes it as magic SysRq.
   void SendBreak(std::size_t port);

@@ -9,6 +9,7 @@ namespace holdfast::machine {
 
 Status Machine::Impl::CreateDevices(unsigned guest_phys_bits) {
   services_.ram_size = ram_.total_size();
+  services_.watchdog = [this] { OnWatchdog(); };
   HF_TRY(devices_, DeviceTree::Create(
                        {.loop = loop_,
                         .vm = vm_,

@@ -14,8 +14,8 @@
 #include <utility>
 #include <vector>
 
-#include "kvm/stats.h"
 #include "devices/machine_services.h"
+#include "kvm/stats.h"
 #include "machine/acpi/tables.h"
 #include "machine/boot/boot_source.h"
 #include "machine/boot/ram_layout.h"
@@ -35,7 +35,15 @@ namespace holdfast::machine {
 class Machine::Impl {
  public:
   Impl(EventLoop& loop, kvm::Vm& vm, MachineConfig config, Events events)
-      : config_(std::move(config)), loop_(loop), vm_(vm), events_(std::move(events)), ram_(&vm) {}
+      : config_(std::move(config)),
+        actions_{.no_reboot = config_.no_reboot,
+                 .no_shutdown = config_.no_shutdown,
+                 .panic = config_.panic,
+                 .watchdog = config_.watchdog},
+        loop_(loop),
+        vm_(vm),
+        events_(std::move(events)),
+        ram_(&vm) {}
 
   /// The order matters: memslots before devices that register with KVM (a grace period each
   /// otherwise), interrupt controllers before vCPUs, everything before the guest is loaded.
@@ -50,6 +58,9 @@ class Machine::Impl {
   Status Reset(ShutdownCause cause);
   void Quit(ShutdownCause cause, int status);
   void PowerButton();
+  const Actions& actions() const noexcept { return actions_; }
+  void SetActions(const Actions& actions) { actions_ = actions; }
+  Status InjectNmi();
   void SendBreak(std::size_t port) { platform_->SendBreak(port); }
 
   const AddressSpace& memory() const noexcept { return ram_; }
@@ -103,7 +114,8 @@ class Machine::Impl {
 
   void OnGuestReset();
   void OnGuestShutdown(ShutdownCause cause);
-  void OnGuestPanic();
+  void OnGuestPanic();  // machine_actions.cc, as the next
+  void OnWatchdog();
   void OnInternalError(const Error& error);
   void OnGuestExit(int status);
   void End(int status);
@@ -115,6 +127,7 @@ class Machine::Impl {
   void SetState(RunState state);
 
   const MachineConfig config_;
+  Actions actions_;
   EventLoop& loop_;
   kvm::Vm& vm_;
   const Events events_;

@@ -12,13 +12,11 @@
 namespace holdfast::devices::virtio {
 namespace {
 
-enum Feature : std::uint64_t {
-  kStatsQueue = 1 << 1,
-  kDeflateOnOom = 1 << 2,
-  kFreePageHint = 1 << 3,
-  kPagePoison = 1 << 4,
-  kReporting = 1 << 5,
-};
+// Feature bits (5.5.3). Bit 3 is free page hinting, which only live migration asks for.
+constexpr std::uint64_t kStatsQueue = 1 << 1;
+constexpr std::uint64_t kDeflateOnOom = 1 << 2;
+constexpr std::uint64_t kPagePoison = 1 << 4;
+constexpr std::uint64_t kReporting = 1 << 5;
 
 constexpr std::uint64_t kBalloonPage = 4096;  // whatever the guest's page size is
 constexpr std::array<std::uint16_t, 4> kQueueSizes = {128, 128, 128, 128};
@@ -34,13 +32,12 @@ constexpr std::size_t kStatSize = 10;  // a tag of 16 bits, a value of 64
 constexpr std::uint64_t kMostInterval = 0xffffffff;
 
 constexpr std::array<std::string_view, Balloon::kStats> kStatNames = {
-    "stat-swap-in",          "stat-swap-out",      "stat-major-faults",   "stat-minor-faults",
-    "stat-free-memory",      "stat-total-memory",  "stat-available-memory", "stat-disk-caches",
-    "stat-htlb-pgalloc",     "stat-htlb-pgfail",   "stat-oom-kills",      "stat-alloc-stalls",
-    "stat-async-scans",      "stat-direct-scans",  "stat-async-reclaims", "stat-direct-reclaims"};
+    "stat-swap-in",      "stat-swap-out",     "stat-major-faults",     "stat-minor-faults",
+    "stat-free-memory",  "stat-total-memory", "stat-available-memory", "stat-disk-caches",
+    "stat-htlb-pgalloc", "stat-htlb-pgfail",  "stat-oom-kills",        "stat-alloc-stalls",
+    "stat-async-scans",  "stat-direct-scans", "stat-async-reclaims",   "stat-direct-reclaims"};
 
 }  // namespace
-
 
 VirtioBalloon::VirtioBalloon(EventLoop& loop, std::string_view id, MachineServices& services,
                              const Config& config, Changed changed)
@@ -192,10 +189,10 @@ void VirtioBalloon::TakeStats(Chain chain) {
     std::memcpy(&value, entry.data() + sizeof tag, sizeof value);
     if (tag < kStats) stats_.values[tag] = value;
   }
-  stats_.last_update = static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::seconds>(
-          std::chrono::system_clock::now().time_since_epoch())
-          .count());
+  stats_.last_update =
+      static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(
+                                     std::chrono::system_clock::now().time_since_epoch())
+                                     .count());
   stats_buffer_ = std::move(chain);
 }
 
@@ -209,8 +206,8 @@ void VirtioBalloon::AskForStats() {
 void VirtioBalloon::StartPolling() {
   if (polling_) loop_.CancelTimer(*std::exchange(polling_, std::nullopt));
   if (polling_seconds_ == 0 || transport_ == nullptr || !transport_->has(kStatsQueue)) return;
-  polling_ = loop_.AddTimer(
-      EventLoop::Clock::now() + std::chrono::seconds(polling_seconds_), [this] {
+  polling_ =
+      loop_.AddTimer(EventLoop::Clock::now() + std::chrono::seconds(polling_seconds_), [this] {
         polling_.reset();
         AskForStats();
         StartPolling();

@@ -92,7 +92,7 @@ class VirtioBalloon final : public Device, public Balloon {
   Transport* transport_ = nullptr;  // while active
   // Work posted to the loop holds it weakly: then it knows whether the device is still there.
   const std::shared_ptr<int> alive_ = std::make_shared<int>();
-  std::uint64_t activation_ = 0;    // counts Activate and Reset
+  std::uint64_t activation_ = 0;  // counts Activate and Reset
 
   std::atomic<bool> change_posted_ = false;
   mutable Mutex mutex_;

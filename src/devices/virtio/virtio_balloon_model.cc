@@ -75,8 +75,7 @@ constexpr DeviceModel kVirtioBalloonPci = {
     .description = "memory that the guest gives back",
     .properties =
         [] { return WithTransportProperties({std::begin(kProperties), std::end(kProperties)}); },
-    .check =
-        [](const object::KeyValues& values) -> Status {
+    .check = [](const object::KeyValues& values) -> Status {
       TransportOptions options;
       HF_TRY_STATUS(Parse(values, options));
       return {};
