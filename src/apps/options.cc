@@ -23,15 +23,10 @@ Status Finish(Options& options) {
                 "firmware that could find one on a disk.");
   }
   HF_TRY_STATUS(FinishMemory(options));
+  HF_TRY_STATUS(FinishBlock(options));
+  HF_TRY_STATUS(FinishNet(options));
   HF_TRY_STATUS(FinishControl(options));
   return FinishConsoles(options);
-}
-
-Error NotAnOption(std::string_view word) {
-  return Error(Errc::kInvalidArgument,
-               fmt::format("{}: QEMU takes this as a disk image, Holdfast has no disks yet", word),
-               "If it belongs to the option before it, quote the whole argument; options start "
-               "with '-'.");
 }
 
 }  // namespace
@@ -40,7 +35,13 @@ Result<Options> ParseCommandLine(std::span<const char* const> arguments) {
   Options options;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     std::string_view word = arguments[i];
-    if (word.size() < 2 || word.front() != '-') return Fail(NotAnOption(word));
+    if (word.empty() || word.front() != '-') {
+      // QEMU takes what is no option as the first disk.
+      if (Status disk = ParseHardDisk(options, 0, word); !disk) {
+        return Fail(std::move(disk).error().Wrap(word));
+      }
+      continue;
+    }
     word.remove_prefix(word.starts_with("--") ? 2 : 1);
     const OptionSpec* option = FindOption(word);
     if (option == nullptr) return Fail(UnknownOption(word));

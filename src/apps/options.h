@@ -13,6 +13,8 @@
 #include <holdfast/error.h>
 
 #include "apps/control_options.h"
+#include "apps/options_block.h"
+#include "apps/options_net.h"
 #include "apps/run_with.h"
 #include "apps/sandbox.h"
 #include "machine/config.h"
@@ -76,9 +78,16 @@ struct Options {
   std::vector<std::string> serial;     ///< COM1 …: a chardev's word, perhaps with `mon:`
   std::optional<std::string> monitor;  ///< a chardev's word; empty: no monitor of its own
 
+  // Disks, in the order of the command line.
+  std::vector<BlockdevRequest> blockdevs;
+  std::vector<DriveRequest> drives;
+
   // The monitors' clients.
   std::vector<ChardevRequest> chardevs;
   std::vector<MonitorRequest> monitors;
+
+  // Networks.
+  NetOptions net;
 
   // The process.
   std::string guest_name;

@@ -28,14 +28,13 @@ void Check(const std::vector<Case>& cases, bool needs_hint = true) {
 
 TEST(OptionsErrorTest, WordsThatAreNoOptions) {
   Check({
-      {{"disk.img"}, "disk.img: QEMU takes this as a disk image, Holdfast has no disks yet"},
-      {{""}, ": QEMU takes this as a disk image, Holdfast has no disks yet"},
-      {{"-"}, "-: QEMU takes this as a disk image, Holdfast has no disks yet"},
+      {{""}, ": Device needs media, but drive is empty"},
+      {{"-"}, "-: invalid option"},
       {{"--"}, "-: invalid option"},
       {{"-kernal", "x"}, "-kernal: invalid option"},
       {{"-S=1"}, "-S=1: invalid option"},
       {{"-m=1G"}, "-m=1G: invalid option"},
-      {{"-drive", "x"}, "-drive: QEMU has this option, Holdfast does not have it yet"},
+      {{"-pflash", "x"}, "-pflash: QEMU has this option, Holdfast does not have it yet"},
       {{"--netdev"}, "-netdev: QEMU has this option, Holdfast does not have it yet"},
       {{"-m"}, "-m: requires an argument"},
   });

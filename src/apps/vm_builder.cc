@@ -35,6 +35,7 @@ VirtualMachine::VirtualMachine(EventLoop& loop, Options options)
   context_.machine_type = options_.machine_type;
   context_.cpu_model = options_.cpu_model;
   context_.objects = &options_.objects;
+  context_.block = &block_graph_;
   context_.device_types = DeviceTypes();
   // The functions run from the loop, and that only after the machine was built.
   context_.machine = [this]() -> machine::Machine& { return *machine_; };
@@ -125,6 +126,11 @@ Status VirtualMachine::BuildMachine(std::function<bool()> interrupted) {
   HF_TRY(system_, kvm::System::Open(options_.kvm_device));
   HF_TRY(vm_, kvm::Vm::Create(*system_));
   HF_TRY_STATUS(BuildRam(std::move(interrupted)));
+  HF_TRY_STATUS(BuildBlock());
+  HF_TRY_STATUS(BuildNet());
+  device_backends_.objects = &options_.objects;
+  device_backends_.chardev = [this](std::string_view id) { return FindChardev(id); };
+  options_.machine.backends = &device_backends_;
   std::vector<RamBlock*> blocks;
   for (object::MemoryBackend* backend : options_.ram) {
     backend->set_mapped(true);

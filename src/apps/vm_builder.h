@@ -16,8 +16,11 @@
 #include "control/human_commands.h"
 #include "control/monitor.h"
 #include "control/qmp_server.h"
+#include "devices/block/block_graph.h"
 #include "devices/chardev.h"
 #include "devices/console_mux.h"
+#include "devices/device_model.h"
+#include "devices/net/network.h"
 #include "machine/machine.h"
 
 namespace holdfast {
@@ -59,6 +62,12 @@ class VirtualMachine {
   Status BuildMachine(std::function<bool()> interrupted);
   Status BuildRam(std::function<bool()> interrupted);
   control::Monitor& AddMonitor(devices::Chardev& front);
+  // vm_block.cc
+  Status BuildBlock();
+  Status BuildDrive(const DriveRequest& request);
+  // vm_net.cc
+  Status BuildNet();
+  // vm_control.cc
   Status BuildChardevs();
   Status BuildMonitors();
   Status BuildQmp(const ChardevRequest& chardev, const MonitorRequest& monitor);
@@ -80,6 +89,11 @@ class VirtualMachine {
   std::optional<kvm::System> system_;
   std::optional<kvm::Vm> vm_;
   Options options_;  // among it the memory backends, whose memory belongs to vm_
+  devices::block::BlockGraph block_graph_{loop_};
+  devices::net::Network network_{loop_, [this](std::string_view event, const control::Json& data) {
+                                   if (qmp_) qmp_->Emit(event, data);
+                                 }};
+  devices::Backends device_backends_;
   std::unique_ptr<machine::Machine> machine_;
   control::VmContext context_;
   control::HumanCommands human_commands_{context_};

@@ -116,6 +116,10 @@ machine::Machine::Events VirtualMachine::MachineEvents() {
     const bool runs = state == machine::RunState::kRunning;
     // From one way of standing still to another is no event.
     if (runs != std::exchange(guest_runs_, runs)) qmp_->Emit(runs ? "RESUME" : "STOP");
+    if (runs) block_graph_.MachineRuns();
+  };
+  events.device_event = [this](std::string_view name, const control::Json& data) {
+    qmp_->Emit(name, data);
   };
   events.quit = [this](int status) { Quit(status); };
   return events;

@@ -9,6 +9,9 @@
 #include "object/property.h"
 
 namespace holdfast {
+namespace devices::block {
+class BlockGraph;
+}
 namespace kvm {
 class Vm;
 }
@@ -47,6 +50,7 @@ struct VmContext {
   std::string machine_type;  ///< "q35"
   std::string cpu_model;     ///< "host"
   object::ObjectStore* objects = nullptr;
+  devices::block::BlockGraph* block = nullptr;
   std::vector<DeviceType> device_types;
 
   std::function<machine::Machine&()> machine;

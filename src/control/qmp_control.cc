@@ -46,11 +46,6 @@ QmpResult QueryChardev(VmContext& vm, const Json&) {
   return list;
 }
 
-// Nothing runs in threads of its own yet that would be called an I/O thread.
-QmpResult QueryIothreads(VmContext&, const Json&) {
-  return Json::array();
-}
-
 // The types that query-qmp-schema describes itself with.
 void DefineSchemaInfo(Schema& schema) {
   schema.Enum("SchemaMetaType",
@@ -121,13 +116,6 @@ void DefineControlCommands(Schema& schema) {
 
   schema.Struct("ChardevInfo", {{"label", "str"}, {"filename", "str"}, {"frontend-open", "bool"}});
   schema.AddCommand("query-chardev", {.result = "[ChardevInfo]", .run = QueryChardev});
-  schema.Struct("IOThreadInfo", {{"id", "str"},
-                                 {"thread-id", "int"},
-                                 {"poll-max-ns", "int"},
-                                 {"poll-grow", "int"},
-                                 {"poll-shrink", "int"},
-                                 {"aio-max-batch", "int"}});
-  schema.AddCommand("query-iothreads", {.result = "[IOThreadInfo]", .run = QueryIothreads});
   schema.Struct("HumanMonitorCommandArguments", {{"command-line", "str"}, {"cpu-index?", "int"}});
   schema.AddCommand(
       "human-monitor-command",

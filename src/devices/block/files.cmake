@@ -11,11 +11,18 @@ set(DEVICES_BLOCK_SOURCES
   block/null_device.cc
   block/raw_device.cc
   block/thread_submitter.cc
-  block/uring_submitter.cc)
+  block/uring_submitter.cc
+  scsi/scsi_bus.cc
+  scsi/scsi_cd.cc
+  scsi/scsi_cdb.cc
+  scsi/scsi_disk.cc
+  scsi/scsi_models.cc
+  scsi/scsi_pages.cc)
 set(DEVICES_BLOCK_TESTS
   block/block_graph_test.cc
   block/drive_test.cc
   block/file_device_test.cc
-  block/node_options_test.cc)
+  block/node_options_test.cc
+  scsi/scsi_disk_test.cc)
 # Linked in, as fmt is: one program for every distribution.
 find_library(HOLDFAST_LIBURING liburing.a REQUIRED)
