@@ -17,6 +17,7 @@ using u32 = unsigned int;
 constexpr u32 kArena = 8U << 20;  // garbage, rings
 constexpr u32 kArenaWords = 16384;
 constexpr u32 kRing = 0x90000;  // of the device that is driven properly
+constexpr u32 kFreeWindow = 0xe0000000;
 constexpr u32 kMostDevices = 32;
 constexpr u32 kNeedsReset = 0x40;
 
@@ -88,18 +89,23 @@ void ConfigWrite(u32 slot, u32 offset, u32 value) {
   Out32(0xcfc, value);
 }
 
-// Where a BAR lies and how large it is; nothing for ports and for what lies above 4 GiB.
-void FindBars(Device& device) {
+// Where a BAR lies and how large it is; nothing for ports. Those above 4 GiB cannot be reached from
+// here and move to `free`, which is behind all others below.
+void FindBars(Device& device, u32& free) {
   ConfigWrite(device.slot, 4, 0);
   for (u32 i = 0; i < 6; ++i) {
     const u32 at = 0x10 + 4 * i;
-    const u32 low = ConfigRead(device.slot, at);
+    u32 low = ConfigRead(device.slot, at);
     const bool wide = (low & 7) == 4;
     ConfigWrite(device.slot, at, ~0U);
-    const u32 mask = ConfigRead(device.slot, at) & ~15U;
+    const u32 size = ~(ConfigRead(device.slot, at) & ~15U) + 1;
+    if (wide && size != 0 && ConfigRead(device.slot, at + 4) != 0) {
+      low = free = (free + size - 1) & ~(size - 1);
+      free += size;
+      ConfigWrite(device.slot, at + 4, 0);
+    }
     ConfigWrite(device.slot, at, low);
-    if ((low & 1) == 0 && mask != 0 && (!wide || ConfigRead(device.slot, at + 4) == 0))
-      device.bars[i] = {low & ~15U, ~mask + 1};
+    if ((low & 1) == 0 && size != 0) device.bars[i] = {low & ~15U, size};
     if (wide) ++i;
   }
   ConfigWrite(device.slot, 4, 6);  // memory, bus master
@@ -128,6 +134,7 @@ void FindStructures(Device& device) {
 
 u32 FindDevices(Device* devices) {
   u32 count = 0;
+  u32 free = kFreeWindow;
   for (u32 slot = 0; slot < 0x10000 && count < kMostDevices; slot += 0x100) {
     const u32 id = ConfigRead(slot, 0);
     if ((id & 0xffff) != 0x1af4 || id >> 16 < 0x1040) continue;
@@ -135,7 +142,7 @@ u32 FindDevices(Device* devices) {
     device = Device{};
     device.slot = slot;
     device.type = (id >> 16) - 0x1040;
-    FindBars(device);
+    FindBars(device, free);
     FindStructures(device);
     if (device.common.length != 0 && device.notify.length != 0) ++count;
   }
@@ -234,18 +241,19 @@ void SetQueueAddress(const Device& device, u32 offset, u32 low, u32 high) {
   Word(device.common.address + offset + 4) = high;
 }
 
-void SetGarbageQueue(const Device& device, Random& random, u32 queue) {
+// `bad`: not even size and addresses need to be possible ones.
+void SetGarbageQueue(const Device& device, Random& random, u32 queue, bool bad) {
   const u32 common = device.common.address;
   Half(common + 0x16) = static_cast<u16>(queue);
-  if (random.Below(2) == 0)
-    Half(common + 0x18) =
-        static_cast<u16>(random.Below(4) == 0 ? random.Next() : 1U << random.Below(8));
+  const u32 size = bad && random.Below(4) == 0 ? random.Next() : 1U << random.Below(8);
+  if (random.Below(4) != 0) Half(common + 0x18) = static_cast<u16>(size);
   for (u32 offset = 0x20; offset < 0x38; offset += 8) {
-    u32 high;
-    const u32 low = BadAddress(random, high);
-    SetQueueAddress(device, offset, random.Below(4) != 0 ? low & ~15U : low, high);
+    u32 low = (kArena + random.Below(kArenaWords * 4)) & ~15U;
+    u32 high = 0;
+    if (bad) low = BadAddress(random, high);
+    SetQueueAddress(device, offset, low, high);
   }
-  Half(common + 0x1c) = static_cast<u16>(random.Below(8) == 0 ? random.Next() : 1);
+  Half(common + 0x1c) = static_cast<u16>(bad && random.Below(8) == 0 ? random.Next() : 1);
 }
 
 // Properly up to the queues; these are garbage and so is what lies in them.
@@ -259,7 +267,8 @@ bool GarbageInQueues(const Device& device, Random& random) {
   SetStatus(device, 11);
   const u32 queues = Half(device.common.address + 0x12);
   const u32 count = queues < 6 ? queues : 6;
-  for (u32 queue = 0; queue < count; ++queue) SetGarbageQueue(device, random, queue);
+  const bool bad = random.Below(4) == 0;
+  for (u32 queue = 0; queue < count; ++queue) SetGarbageQueue(device, random, queue, bad);
   SetStatus(device, 15);
   for (u32 i = 0; i < 12; ++i) {
     Half(device.notify.address + 4 * random.Below(count + 1)) =
@@ -312,7 +321,7 @@ u32 Number(const char*& text) {
 }  // namespace
 
 extern "C" [[noreturn]] void GarbageMain(const char* command_line) {
-  Random random{Number(command_line) | 1};
+  Random random{Number(command_line) * 2 + 1};
   const u32 rounds = Number(command_line);
   Device devices[kMostDevices];
   const u32 count = FindDevices(devices);
