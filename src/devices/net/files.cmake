@@ -4,6 +4,7 @@ set(DEVICES_NET_SOURCES
   net/dgram_backend.cc
   net/net_address.cc
   net/netdev_config.cc
+  net/netdev_json.cc
   net/network.cc
   net/packet_port.cc
   net/slirp_library.cc

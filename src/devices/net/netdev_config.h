@@ -8,6 +8,7 @@
 
 #include <holdfast/error.h>
 
+#include <nlohmann/json_fwd.hpp>
 #include "devices/net/dgram_backend.h"
 #include "devices/net/stream_backend.h"
 #include "devices/net/tap_backend.h"
@@ -27,6 +28,10 @@ struct NetdevConfig {
 /// Reads `type=…,id=…,…` by QEMU's rules. `values` of a nested JSON object have its members under
 /// "addr.type" and so on. @return an error that names property and value
 Result<NetdevConfig> ParseNetdev(const object::KeyValues& values);
+
+/// The words of the JSON form: nested objects as "addr.type", lists as several of the same key.
+/// @return kInvalidArgument for what is neither
+Result<object::KeyValues> NetdevValues(const nlohmann::json& object);
 
 /// The types and what they have, for help texts.
 std::vector<std::string_view> NetdevTypes();
