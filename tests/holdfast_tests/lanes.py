@@ -233,7 +233,8 @@ _LAB_ROUNDS = (_Round("release", "kvm_test", "*", "*"), _Round("release", "syste
 
 def _lab_command(kernel: str, what: _Round, plan: Plan, gtest_filter: str) -> list[str]:
     # One payload for all rounds, so that its image is made once.
-    command = [str(REPO / "lab/run"), "--kernel", kernel, "--build", str(REPO / "build/release"),
+    command = [str(REPO / "lab/run"), "--kernel", kernel, "--debian",
+               "--build", str(REPO / "build/release"),
                "--timeout", str(14400 if plan.long else 2400),
                "--silence", str(3600 if plan.long else 300)]
     for build_name in SANITIZED:
@@ -246,7 +247,7 @@ def _lab_command(kernel: str, what: _Round, plan: Plan, gtest_filter: str) -> li
         command += ["--env", f"{key}={value}"]
     return command + [
         "--", "HOLDFAST_KERNEL=$LAB_BOOT/vmlinuz HOLDFAST_VMLINUX=$LAB_BOOT/vmlinux "
-              f"HOLDFAST_INITRD=$LAB_BOOT/initrd exec tests/{what.program} "
+              f"HOLDFAST_INITRD=$LAB_BOOT/initrd HOLDFAST_DEBIAN=$DEBIAN exec tests/{what.program} "
               f"--gtest_filter='{gtest_filter}'"]
 
 

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// Disks in a Linux guest. Whatever the guest does to its disk is looked at from outside, in the
+// file.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <holdfast/units.h>
+
+#include <cstdlib>
+
+#include "system/device_guest.h"
+
+namespace holdfast::test {
+namespace {
+
+constexpr std::size_t kHalf = 2 * kMiB;
+
+class LinuxDisk : public LinuxDeviceTest {
+ protected:
+  // The first half of `bytes` and its copy must be all there is.
+  static void ExpectCopied(const std::string& path) {
+    const std::string all = Contents(path);
+    const std::string pattern = Pattern(kHalf);
+    ASSERT_EQ(all.size(), 2 * kHalf);
+    EXPECT_TRUE(all.compare(0, kHalf, pattern) == 0) << "the first half was only to be read";
+    EXPECT_TRUE(all.compare(kHalf, kHalf, pattern) == 0)
+        << "the second half is no copy of the first";
+  }
+  // A disk file whose first half is the pattern.
+  std::string HalfDisk(std::string_view name) const {
+    return MakeFile(name, Pattern(kHalf) + std::string(kHalf, '\x5a'));
+  }
+};
+
+Arguments BlkDisk(const std::string& path, std::string_view drive, std::string_view device) {
+  return {"-drive", fmt::format("file={},if=none,id=d0,format=raw{}", path, drive), "-device",
+          fmt::format("virtio-blk-pci,drive=d0{}", device)};
+}
+
+TEST_F(LinuxDisk, BlkReadsAndWritesThroughTwoQueuesPastThePageCache) {
+  constexpr std::string_view kScript =
+      "d=/sys/block/vda\n"
+      "echo hf: size=$(cat $d/size) serial=$(cat $d/serial) queues=$(ls $d/mq | wc -l)\n"
+      "copy() { taskset $1 dd if=/dev/vda of=/dev/vda bs=64k count=16 skip=$2 seek=$3 "
+      "iflag=direct oflag=direct conv=notrunc,fsync 2>&1 || echo hf: failed; }\n"
+      "copy 1 0 32 & copy 2 16 48 & wait\n"
+      "dd if=/dev/vda bs=64k skip=32 iflag=direct | md5sum >/tmp/a\n"
+      "dd if=/dev/vda bs=64k count=32 | md5sum | cmp - /tmp/a && echo hf: same=yes\n";
+  const std::string path = HalfDisk("disk");
+  MonitorProcess monitor(Guest(kScript, {.cpus = 2}) +
+                         BlkDisk(path, ",cache=none", ",num-queues=2,serial=HF0123456789"));
+  EXPECT_ENDS(monitor, 0);
+  EXPECT_EQ(ValueOf(monitor, "size"),
+            fmt::format("{} serial=HF0123456789 queues=2", 2 * kHalf / 512));
+  EXPECT_EQ(ValueOf(monitor, "same"), "yes") << monitor.Describe();
+  ExpectCopied(path);
+}
+
+TEST_F(LinuxDisk, BlkKeepsAFileSystemAcrossGuests) {
+  const std::string path = MakeFile("disk", std::string(4 * kMiB, '\0'));
+  constexpr std::string_view kWrite =
+      "mke2fs /dev/vda >/dev/null && mkdir /m && mount -t ext2 /dev/vda /m &&\n"
+      "dd if=/dev/urandom of=/m/file bs=64k count=16 && cd /m && md5sum file >sum && cd / &&\n"
+      "umount /m && echo hf: written=yes\n";
+  constexpr std::string_view kRead =
+      "mkdir /m && mount -t ext2 -o ro /dev/vda /m && cd /m && md5sum -c sum && echo hf: read=yes\n"
+      "echo 1 2>/dev/null >/dev/vda && echo hf: wrote=yes\n"
+      "echo hf: ro=$(cat /sys/block/vda/ro)\n";
+  MonitorProcess first(Guest(kWrite) + BlkDisk(path, "", ""));
+  EXPECT_ENDS(first, 0);
+  ASSERT_EQ(ValueOf(first, "written"), "yes") << first.Describe();
+  const std::string before = Contents(path);
+  MonitorProcess second(Guest(kRead) + BlkDisk(path, ",readonly=on", ""));
+  EXPECT_ENDS(second, 0);
+  EXPECT_EQ(ValueOf(second, "read"), "yes") << second.Describe();
+  EXPECT_EQ(ValueOf(second, "ro"), "1");
+  EXPECT_EQ(ValueOf(second, "wrote"), "");
+  EXPECT_TRUE(Contents(path) == before) << "a read-only disk has changed";
+}
+
+TEST_F(LinuxDisk, BlkDiscards) {
+  constexpr std::string_view kScript =
+      "blkdiscard -o 524288 -l 524288 /dev/vda && echo hf: discarded=yes\n"
+      "echo hf: most=$(cat /sys/block/vda/queue/discard_max_bytes)\n";
+  const std::string path = HalfDisk("disk");
+  MonitorProcess monitor(Guest(kScript) + BlkDisk(path, ",discard=unmap", ""));
+  EXPECT_ENDS(monitor, 0);
+  ASSERT_EQ(ValueOf(monitor, "discarded"), "yes") << monitor.Describe();
+  const std::string all = Contents(path);
+  const std::string pattern = Pattern(kHalf);
+  constexpr std::size_t kPart = 512 * kKiB;
+  EXPECT_TRUE(all.compare(0, kPart, pattern, 0, kPart) == 0);
+  EXPECT_TRUE(all.compare(kPart, kPart, std::string(kPart, '\0')) == 0);
+  EXPECT_TRUE(all.compare(2 * kPart, kPart, pattern, 2 * kPart, kPart) == 0);
+}
+
+TEST_F(LinuxDisk, ScsiHdReadsAndWritesAndScsiCdIsRead) {
+  constexpr std::string_view kScript =
+      "i=0; until [ -b /dev/sda ] && [ -b /dev/sr0 ] || [ $i = 100 ]; do i=$((i+1)); usleep 100000;"
+      " done\n"
+      "dd if=/dev/sda of=/dev/sda bs=64k count=32 seek=32 iflag=direct oflag=direct "
+      "conv=notrunc,fsync && echo hf: copied=yes\n"
+      "dd if=/dev/sr0 bs=32k | md5sum >/tmp/a; dd if=/dev/sda bs=64k count=32 | md5sum |\n"
+      "cmp - /tmp/a && echo hf: cd=yes\n";
+  const std::string path = HalfDisk("disk");
+  MonitorProcess monitor(
+      Guest(kScript) +
+      Arguments{"-device", "virtio-scsi-pci,id=scsi0", "-drive",
+                fmt::format("file={},if=none,id=d0,format=raw,cache=none", path), "-device",
+                "scsi-hd,drive=d0,bus=scsi0.0", "-drive",
+                fmt::format("file={},if=none,id=d1,format=raw,media=cdrom,readonly=on",
+                            MakePattern("cd", kHalf)),
+                "-device", "scsi-cd,drive=d1,bus=scsi0.0"});
+  EXPECT_ENDS(monitor, 0);
+  EXPECT_EQ(ValueOf(monitor, "copied"), "yes") << monitor.Describe();
+  EXPECT_EQ(ValueOf(monitor, "cd"), "yes") << monitor.Describe();
+  ExpectCopied(path);
+}
+
+}  // namespace
+}  // namespace holdfast::test
