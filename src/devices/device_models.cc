@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <array>
+#include <string>
 
 #include "devices/device_model.h"
 #include "devices/i6300esb.h"
+#include "devices/pci/root_port.h"
 #include "devices/pci/test_device.h"
 #include "devices/scsi/scsi_models.h"
 #include "devices/virtio/serial_port.h"
@@ -22,6 +24,7 @@ namespace {
 constexpr std::array kModels = {
     &kI6300Esb,
     &pci::kPciTestdev,
+    &pci::kPcieRootPort,
     &scsi::kScsiCd,
     &scsi::kScsiHd,
     &virtio::kVhostUserBlkPci,
@@ -43,7 +46,11 @@ std::span<const DeviceModel* const> DeviceModels() noexcept {
 }
 
 const DeviceModel* FindDeviceModel(std::string_view name) noexcept {
-  const auto found = std::ranges::find(kModels, name, &DeviceModel::name);
+  auto found = std::ranges::find(kModels, name, &DeviceModel::name);
+  // QEMU's other name for what it has on several kinds of buses.
+  if (found == kModels.end() && name.starts_with("virtio-")) {
+    found = std::ranges::find(kModels, std::string(name) + "-pci", &DeviceModel::name);
+  }
   return found == kModels.end() ? nullptr : *found;
 }
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "devices/pci/bridge.h"
 
@@ -20,6 +21,7 @@ DeviceTree::DeviceTree(Surroundings around, std::unique_ptr<PciServices> service
                    .backends = around_.backends,
                    .emit = around_.emit,
                    .services = &around_.services,
+                   .cpus = around_.cpus,
                    .buses = &buses_} {}
 
 DeviceTree::~DeviceTree() {
@@ -67,15 +69,50 @@ Status DeviceTree::AddFunction(const devices::DeviceRequest& request, bool hot) 
   HF_TRY(placement.address, bus->Choose(placement));
   HF_TRY(std::unique_ptr<pci::Function> function,
          request.model->create(environment_, request.id, request.values));
-  HF_TRY_STATUS(pci_->Add(*bus, std::move(placement), std::move(function)));
+  HF_TRY(const pci::PciBus::Occupant* occupant,
+         pci_->Add(*bus, std::move(placement), std::move(function)));
+  if (pci::Bridge* bridge = occupant->bridge; bridge != nullptr) {
+    bridge->set_released([this, name = bridge->secondary().name()] {
+      const pci::PciBus* behind = pci_->FindBus(name);
+      if (behind != nullptr) around_.while_standing([&] { Empty(*behind->parent()); });
+    });
+  }
   if (hot) bus->parent()->OccupantCame();
   return {};
+}
+
+void DeviceTree::Empty(pci::Bridge& bridge) {
+  pci::PciBus& bus = bridge.secondary();
+  std::vector<pci::Placement> gone;
+  bus.ForEach([&](const pci::PciBus::Occupant& occupant) { gone.push_back(occupant.placement); });
+  if (gone.empty()) return;
+  // Function 0 last: it is what says that there are others.
+  for (auto one = gone.rbegin(); one != gone.rend(); ++one) pci_->Remove(bus, *one->address);
+  bridge.OccupantWent();
+  for (const pci::Placement& placement : gone) TellDeleted(placement.id);
+}
+
+void DeviceTree::TellDeleted(std::string_view id) {
+  if (!around_.emit || id.empty()) return;
+  around_.emit("DEVICE_DELETED",
+               {{"device", id}, {"path", fmt::format("/machine/peripheral/{}", id)}});
+}
+
+void DeviceTree::Reset() {
+  std::vector<pci::Bridge*> leaving;
+  pci_->ForEach([&](const pci::PciBus& bus, const pci::PciBus::Occupant& occupant) {
+    if (occupant.leaving) leaving.push_back(bus.parent());
+  });
+  for (pci::Bridge* bridge : leaving) Empty(*bridge);
+  pci_->Reset();
 }
 
 Status DeviceTree::RequestRemoval(std::string_view id) {
   if (const auto child = std::ranges::find(children_, id, &Child::id);
       child != children_.end() && !id.empty()) {
+    const std::string name(id);
     children_.erase(child);
+    TellDeleted(name);
     return {};
   }
   const auto [bus, occupant] = pci_->FindById(id);

@@ -32,7 +32,10 @@ class DeviceTree {
     devices::pci::Windows windows;
     const devices::Backends& backends;
     std::function<void(std::string_view name, const nlohmann::json& data)> emit;
+    /// Calls the function while no vCPU runs.
+    std::function<void(const std::function<void()>&)> while_standing;
     devices::MachineServices& services;
+    unsigned cpus = 1;  ///< vCPUs at start
   };
   /// An empty `pcie.0`. Everything referred to outlives the tree.
   static Result<std::unique_ptr<DeviceTree>> Create(Surroundings around);
@@ -57,12 +60,16 @@ class DeviceTree {
   };
   const std::vector<Child>& children() const noexcept { return children_; }
 
-  /// Power-on state: functions reset, BARs and bridges placed.
-  void Reset() noexcept { pci_->Reset(); }
+  /// Power-on state: functions reset, BARs and bridges placed. A device that the guest was asked to
+  /// let go goes now, as in QEMU.
+  void Reset();
 
  private:
   DeviceTree(Surroundings around, std::unique_ptr<PciServices> services);
   Status AddFunction(const devices::DeviceRequest& request, bool hot);
+  /// Takes away what is behind a bridge, and tells so.
+  void Empty(devices::pci::Bridge& bridge);
+  void TellDeleted(std::string_view id);
 
   const Surroundings around_;
   const std::unique_ptr<PciServices> services_;

@@ -222,6 +222,7 @@ void Machine::Impl::SetState(RunState state) {
   HF_TRACE(runstate_set, static_cast<int>(state_), RunStateName(state_), static_cast<int>(state),
            RunStateName(state));
   state_ = state;
+  platform_->SetRunning(state == RunState::kRunning);
   if (events_.state_changed) events_.state_changed(state);
 }
 
@@ -271,6 +272,16 @@ void Machine::PowerButton() {
 }
 void Machine::SendBreak(std::size_t port) {
   impl_->SendBreak(port);
+}
+
+Status Machine::AddDevice(const devices::DeviceRequest& request) {
+  return impl_->AddDevice(request);
+}
+Status Machine::RemoveDevice(std::string_view id) {
+  return impl_->RemoveDevice(id);
+}
+devices::pci::PciHost& Machine::pci() noexcept {
+  return impl_->device_tree().pci();
 }
 
 const devices::Bus& Machine::io() const noexcept {

@@ -24,6 +24,9 @@ class RamBlock;
 namespace devices {
 class Bus;
 struct MachineServices;
+namespace pci {
+class PciHost;
+}
 }  // namespace devices
 namespace kvm {
 class Stats;
@@ -115,6 +118,15 @@ class Machine {
   /// A break condition on serial port `port` (0 is COM1); nothing where there is no such port.
   /// Linux takes it as magic SysRq.
   void SendBreak(std::size_t port);
+
+  /// Makes a device for a machine that is built (`device_add`): behind a hotplug port, or on another
+  /// device's bus. @return why not, in QEMU's words
+  Status AddDevice(const devices::DeviceRequest& request);
+  /// Asks the guest to let a device go (`device_del`); when it has, Events::device_event says
+  /// DEVICE_DELETED. @return kNotFound "Device 'ID' not found"; kInvalidArgument where it cannot go
+  Status RemoveDevice(std::string_view id);
+  /// The PCI buses and what is on them.
+  devices::pci::PciHost& pci() noexcept;
 
   /// The devices behind I/O ports and behind memory-mapped ranges, for listings.
   const devices::Bus& io() const noexcept;

@@ -61,6 +61,9 @@ class Machine::Impl {
   const Actions& actions() const noexcept { return actions_; }
   void SetActions(const Actions& actions) { actions_ = actions; }
   Status InjectNmi();
+  Status AddDevice(const devices::DeviceRequest& request);
+  Status RemoveDevice(std::string_view id);
+  DeviceTree& device_tree() noexcept { return *devices_; }
   void SendBreak(std::size_t port) { platform_->SendBreak(port); }
 
   const AddressSpace& memory() const noexcept { return ram_; }
@@ -98,9 +101,11 @@ class Machine::Impl {
   Status CreateVcpus(kvm::System& system, std::span<const kvm_cpuid_entry2> cpuid);
   Status CreatePlatform();
   Status CreateDevices(unsigned guest_phys_bits);
+  void WhileStanding(const std::function<void()>& work);
   Status PrepareAcpi();
   // machine_firmware.cc: what firmware would have told.
   Status FillFwCfg();
+  Result<std::optional<std::array<std::uint8_t, 16>>> GenerationId();
   Status PrepareSmbios(std::span<const kvm_cpuid_entry2> cpuid);
   Status LoadAndEnter();
 
@@ -109,6 +114,7 @@ class Machine::Impl {
   void RequestReset(const char* reason);
   void RequestShutdown();
   void RequestExit(int status);
+  void TellTimeSet(std::int64_t seconds);
   void RequestPanic(devices::Pvpanic::Event event);
   void RequestInternalError(Error error);
 

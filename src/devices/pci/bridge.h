@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -44,13 +45,18 @@ class Bridge : public Function {
   virtual void RequestRemoval() noexcept {}
   /// The occupant is gone.
   virtual void OccupantWent() noexcept {}
+  /// What to do on the main thread when the guest has let the occupant go. Set before the guest
+  /// runs.
+  void set_released(std::function<void()> released) { released_ = std::move(released); }
 
  protected:
   /// @param bus_name  what `bus=` calls the bus behind it
   Bridge(PciServices& services, const Identity& identity, std::string bus_name);
+  const std::function<void()>& released() const noexcept { return released_; }
 
  private:
   std::unique_ptr<PciBus> secondary_;
+  std::function<void()> released_;
 };
 
 }  // namespace holdfast::devices::pci

@@ -7,6 +7,8 @@ set(DEVICES_PCI_SOURCES
   pci/pci_bus.cc
   pci/pci_host.cc
   pci/resources.cc
+  pci/root_port.cc
   pci/test_device.cc)
 set(DEVICES_PCI_TESTS
-  pci/function_test.cc)
+  pci/function_test.cc
+  pci/pci_host_test.cc)

@@ -32,7 +32,7 @@ std::optional<SlotFunction> ParseSlotFunction(std::string_view text);
 /// Where and under which name a function is put.
 struct Placement {
   std::string id = {};                                 ///< the user's; may be empty
-  std::string model;                                   ///< for messages
+  std::string model = {};                              ///< for messages
   std::optional<SlotFunction> address = std::nullopt;  ///< empty: the first free slot
   bool multifunction = false;
 };
