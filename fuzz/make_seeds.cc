@@ -114,6 +114,19 @@ void SaveVirtqueues(const std::filesystem::path& folder) {
   }
 }
 
+// A request of each kind. fuzz/virtio_requests.h says how they are written down.
+void SaveSmallDevices(const std::filesystem::path& balloon, const std::filesystem::path& serial) {
+  using namespace std::string_literals;  // NOLINT(google-build-using-namespace): for the zeroes
+  const std::string pages = "\0\0\x07\0\x10\x08\0\0\x11\x08\0\0"s;
+  const std::string stats = "\0\x02\x09\0\x04\0\x39\x05\0\0\0\0\0\0"s;
+  SaveText(balloon, "all", pages + stats + "\x03\x03\xff\x0f\x04\x04\x02\0\0\0\x06"s);
+  const std::string ready = "\0\x03\x07\0\0\0\0\0\0\0\x01\0"s;
+  const std::string port = "\0\x03\x07\0\x01\0\0\0\x03\0\x01\0"s;
+  const std::string open = "\0\x03\x07\0\x01\0\0\0\x06\0\x01\0"s;
+  SaveText(serial, "all",
+           "\x03\x02\x40\0"s + ready + port + open + "\x03\x04\x40\0"s + "\0\x05\x04\0hello\x06"s);
+}
+
 // A driver's way from reset to a request. fuzz_virtio_pci.cc says how accesses are written down.
 void SaveVirtioPci(const std::filesystem::path& folder) {
   std::string input(1, '\0');
@@ -151,6 +164,73 @@ void SaveVirtioPci(const std::filesystem::path& folder) {
   SaveText(folder, "request", input);
 }
 
+// Requests as fuzz_virtio_blk.cc and fuzz_scsi.cc write them down.
+void SaveDisks(const std::filesystem::path& blk, const std::filesystem::path& scsi) {
+  const auto with = [](std::string head, std::string_view body) { return head.append(body); };
+  const std::string sector(16, '\0');
+  std::string write = sector;
+  write[0] = 1;
+  std::string discard = sector + std::string("\0\0\0\0\0\0\0\0\x8\0\0\0\0\0\0\0", 16);
+  discard[0] = 11;
+  std::string requests = with({0, 22, 16}, sector);  // a read
+  requests += with({0, 1, 127}, write + std::string(111, 'w'));
+  requests += with({0, 1, 32}, discard);
+  SaveText(blk, "blk-split", std::string(1, '\0') + requests);
+  SaveText(blk, "blk-packed", "\x01" + requests);
+
+  const std::string inquiry("\x12\x01\x83\0\xff\0", 6);
+  const std::string read("\x28\0\0\0\0\x01\0\0\x01\0", 10);
+  const std::string unmap("\x42\0\0\0\0\0\0\0\x18\0", 10);
+  const std::string ranges("\0\x16\0\x10\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0\x08\0\0\0\0", 24);
+  std::string commands;
+  for (const std::string& cdb : {inquiry, read}) {
+    commands += with({static_cast<char>(cdb.size())}, cdb) + '\0';
+  }
+  commands += with({static_cast<char>(unmap.size())}, unmap) + static_cast<char>(ranges.size());
+  commands += ranges;
+  SaveText(scsi, "disk", std::string(1, '\0') + commands);
+  SaveText(scsi, "cd", "\x01" + commands);
+
+  std::string head(51, '\0');
+  head[0] = 1;
+  std::string adapter;
+  for (const std::string& cdb : {inquiry, read}) {
+    std::string request = head;
+    request.replace(19, cdb.size(), cdb);
+    adapter += with({2, 30, static_cast<char>(request.size())}, request);
+  }
+  SaveText(blk, "scsi", "\x04" + adapter);
+}
+
+// A back end that knows everything, as fuzz_vhost_user.cc takes it: the answers in order, and half
+// of the input on its own channel.
+void SaveVhostUser(const std::filesystem::path& folder) {
+  std::string answers;
+  const auto add = [](std::string& to, std::uint32_t request, std::uint32_t flags,
+                      std::string_view payload) {
+    const std::uint32_t header[] = {request, flags, static_cast<std::uint32_t>(payload.size())};
+    to.append(reinterpret_cast<const char*>(header), sizeof header).append(payload);
+  };
+  const auto number = [](std::uint64_t value) {
+    return std::string(reinterpret_cast<const char*>(&value), sizeof value);
+  };
+  add(answers, 1, 5, number((1ULL << 30) | (1ULL << 32)));
+  add(answers, 15, 5, number(0x1322b));
+  add(answers, 17, 5, number(2));
+  add(answers, 21, 5, number(0));
+  std::string config(72, '\0');
+  config[4] = 60;
+  add(answers, 24, 5, config);
+  add(answers, 5, 5, number(0));
+  add(answers, 31, 5, std::string(20, '\0'));
+  add(answers, 18, 5, number(0));
+  add(answers, 11, 5, number(0));
+  SaveText(folder, "answers", std::string(1, '\0') + answers);
+  std::string own;
+  while (own.size() < answers.size()) add(own, 2, 9, {});
+  SaveText(folder, "both", "\x80" + own + answers);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -165,5 +245,8 @@ int main(int argc, char** argv) {
   SaveOptions(root / "options");
   SaveVirtqueues(root / "virtqueue");
   SaveVirtioPci(root / "virtio_pci");
+  SaveVhostUser(root / "vhost_user");
+  SaveDisks(root / "virtio_blk", root / "scsi");
+  SaveSmallDevices(root / "balloon", root / "virtio_serial");
   return 0;
 }

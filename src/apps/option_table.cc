@@ -215,11 +215,13 @@ constexpr OptionSpec kTable[] = {
      "on|"
      "off][,discard=d][,detect-zeroes=z][,rerror=e][,werror=e][,throttling.option=value]",
      kDevices,
-     "makes a drive of a raw image or block device, and by if=virtio (or ide, which is the default "
-     "and the same here) a disk in the guest; if=none leaves it to -device virtio-blk-pci,drive=id"
-     "\ncache=none|writeback|writethrough|unsafe|directsync and aio=io_uring|native|threads say "
-     "how "
-     "the host reads and writes it (native is io_uring); discard=unmap gives freed room back",
+     "makes a drive of a raw image or block device, and a disk in the guest: with if=virtio a "
+     "virtio-blk-pci, with if=ide (the default) or if=scsi a scsi-hd or scsi-cd on a "
+     "virtio-scsi-pci "
+     "of its own; if=none leaves it to "
+     "-device\ncache=none|writeback|writethrough|unsafe|directsync "
+     "and aio=io_uring|native|threads say how the host reads and writes it (native is io_uring); "
+     "discard=unmap gives freed room back",
      ParseDrive},
     {"blockdev",
      {},
@@ -317,6 +319,12 @@ constexpr OptionSpec kTable[] = {
      kRun,
      "stops the CPUs instead of exiting when the guest powers off",
      SwitchMachine<&machine::MachineConfig::no_shutdown>},
+    {"rtc",
+     {},
+     "[base=utc|localtime|date][,clock=host|rt|vm][,driftfix=none]",
+     kRun,
+     "what the guest's clock shows at the start (UTC), and what it goes by",
+     ParseRtc},
     {"action",
      {},
      "reboot=reset|shutdown|shutdown=poweroff|pause|panic=pause|shutdown|exit-failure|none|"

@@ -15,6 +15,7 @@ namespace {
 
 using machine::DebugExitConfig;
 using machine::PvpanicConfig;
+using machine::VmgenidConfig;
 using object::KeyValues;
 using object::Property;
 using object::PropertyType;
@@ -47,6 +48,19 @@ constexpr Property<PvpanicConfig> kPvpanicProperties[] = {
       .description = "mask of events the guest may report: 1 panicked, 2 crash kernel loaded",
       .max = 3},
      object::SetField<&PvpanicConfig::events>},
+};
+
+Status SetGuid(VmgenidConfig& config, const object::PropertyValue& value) {
+  config.guid = std::get<std::string>(value);
+  if (config.guid == "auto") return {};
+  HF_TRY(config.guid, ReadUuid(config.guid));
+  return {};
+}
+constexpr Property<VmgenidConfig> kVmgenidProperties[] = {
+    {{.name = "guid",
+      .default_text = "auto",
+      .description = "the VM's generation, a UUID; auto is a random one"},
+     SetGuid},
 };
 
 // `driver` is read by the caller; `id` names the device and is checked, nothing more.
@@ -101,6 +115,15 @@ Status AddDevice(Options& options, const devices::DeviceModel& model, KeyValues 
   return {};
 }
 
+Status AddVmgenid(Options& options, const KeyValues& values) {
+  if (options.machine.vmgenid) {
+    return Fail(Errc::kInvalidArgument, "at most one vmgenid device is permitted",
+                "Leave the second one out.");
+  }
+  HF_TRY(options.machine.vmgenid, ParseConfig<VmgenidConfig>(kVmgenidProperties, values));
+  return {};
+}
+
 struct DeviceModel {
   std::string_view name;
   std::string_view description;
@@ -118,6 +141,9 @@ constexpr DeviceModel kModels[] = {
        return object::DescribeProperties<DebugExitConfig>("isa-debug-exit", kDebugExitProperties);
      },
      [] { return InfoOf<DebugExitConfig>(kDebugExitProperties); }},
+    {"vmgenid", "tells the guest when it is a copy or an old state", AddVmgenid,
+     [] { return object::DescribeProperties<VmgenidConfig>("vmgenid", kVmgenidProperties); },
+     [] { return InfoOf<VmgenidConfig>(kVmgenidProperties); }},
     {"pvpanic", "the guest reports its panic", AddPvpanic,
      [] { return object::DescribeProperties<PvpanicConfig>("pvpanic", kPvpanicProperties); },
      [] { return InfoOf<PvpanicConfig>(kPvpanicProperties); }},

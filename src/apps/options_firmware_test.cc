@@ -67,6 +67,25 @@ TEST(FirmwareOptions, TheUuidIsOneWhereverItIsGiven) {
   EXPECT_EQ(by_table->machine.smbios.system.uuid, kUuid);
 }
 
+TEST(FirmwareOptions, TheGenerationIdIsGivenOrMadeLater) {
+  EXPECT_EQ(Parse({"-device", "vmgenid"})->machine.vmgenid->guid, "auto");
+  const auto given = Parse({"-device", "vmgenid,guid=324E6EAF-D1D1-4BF6-BF41-B9BB6C91FB87"});
+  ASSERT_TRUE(given) << given.error().ToString();
+  EXPECT_EQ(given->machine.vmgenid->guid, "324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87");
+  EXPECT_FALSE(Parse({"-device", "vmgenid", "-device", "vmgenid"}));
+}
+
+TEST(FirmwareOptions, TheClockStartsWhereAndGoesByWhatIsSaid) {
+  using Rtc = machine::RtcConfig;
+  EXPECT_EQ(Parse({})->machine.rtc.base, Rtc::Base::kUtc);
+  const auto local = Parse({"-rtc", "base=localtime,clock=vm,driftfix=none"});
+  ASSERT_TRUE(local) << local.error().ToString();
+  EXPECT_EQ(local->machine.rtc.base, Rtc::Base::kLocaltime);
+  EXPECT_EQ(local->machine.rtc.clock, Rtc::Clock::kVm);
+  EXPECT_EQ(Parse({"-rtc", "base=2006-06-17T16:01:21"})->machine.rtc.date, 1150560081);
+  EXPECT_EQ(Parse({"-rtc", "base=2006-06-17"})->machine.rtc.date, 1150502400);
+}
+
 TEST(FirmwareOptions, MistakesAreNamed) {
   const struct {
     const char* option;
@@ -89,6 +108,12 @@ TEST(FirmwareOptions, MistakesAreNamed) {
       {"-smbios", "type=4,max-speed=65536", "max-speed"},
       {"-smbios", "type=one", "type"},
       {"-smbios", "file=f,serial=s", "serial"},
+      {"-device", "vmgenid,guid=1", "failed to parse UUID"},
+      {"-rtc", "base=2006-02-30", "invalid datetime format"},
+      {"-rtc", "base=2006-06-17T24:00:00", "invalid datetime format"},
+      {"-rtc", "base=now", "invalid datetime format"},
+      {"-rtc", "clock=sun", "clock"},
+      {"-rtc", "driftfix=slew", "driftfix=slew"},
   };
   for (const auto& c : cases) {
     SCOPED_TRACE(c.argument);

@@ -87,6 +87,9 @@ Status ParseNet(Options& options, std::string_view argument);
 /// Asks for the cards of -nic and -net, behind those of -device.
 Status FinishNet(Options& options);
 
+// options_rtc.cc
+Status ParseRtc(Options& options, std::string_view argument);
+
 // options_run.cc
 /// A UUID in its usual form, letters made small.
 Result<std::string> ReadUuid(std::string_view text);

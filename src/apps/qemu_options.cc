@@ -51,7 +51,6 @@ constexpr std::string_view kQemuOnly[] = {
     "plugin",
     "preconfig",
     "readconfig",
-    "rtc",
     "s",
     "sd",
     "seed",

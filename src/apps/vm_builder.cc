@@ -36,6 +36,7 @@ VirtualMachine::VirtualMachine(EventLoop& loop, Options options)
   context_.cpu_model = options_.cpu_model;
   context_.objects = &options_.objects;
   context_.block = &block_graph_;
+  context_.network = &network_;
   context_.device_types = DeviceTypes();
   // The functions run from the loop, and that only after the machine was built.
   context_.machine = [this]() -> machine::Machine& { return *machine_; };
@@ -96,7 +97,11 @@ Result<devices::Chardev*> VirtualMachine::MakeBackend(std::string_view option,
                                                       std::string_view word, std::string_view label,
                                                       bool terminal_signals) {
   constexpr std::string_view kChardevPrefix = "chardev:";
-  if (word.starts_with(kChardevPrefix)) return FindChardev(word.substr(kChardevPrefix.size()));
+  if (word.starts_with(kChardevPrefix)) {
+    devices::Chardev* const chardev = FindChardev(word.substr(kChardevPrefix.size()));
+    if (chardev != nullptr) (void)chardev->Take();  // it is free: the options were checked for it
+    return chardev;
+  }
   auto made = devices::MakeChardev(loop_, word, terminal_signals);
   if (!made) return Fail(std::move(made).error().Wrap(fmt::format("-{} {}", option, word)));
   if (*made == nullptr) return nullptr;
@@ -164,6 +169,11 @@ control::Monitor& VirtualMachine::AddMonitor(devices::Chardev& front) {
 }
 
 Status VirtualMachine::Start() {
+  // By now the process is confined, and may perhaps start no programs any more.
+  const bool confined = options_.sandbox.enabled && !options_.sandbox.spawn;
+  if (confined || !options_.run_with.chroot.empty()) {
+    for (const auto& [id, image] : images_) image->Freeze();
+  }
   return options_.machine.start_paused ? Status{} : machine_->Resume();
 }
 

@@ -63,6 +63,7 @@ Status VirtualMachine::BuildMonitors() {
     }
     devices::Chardev* const front = FindChardev(monitor.chardev);
     if (front == nullptr) continue;
+    (void)front->Take();  // it is free: the options were checked for it
     if (monitor.control) {
       qmp_->Serve(*front, monitor.pretty);
     } else {

@@ -55,13 +55,31 @@ class HumanCommands {
   Result<std::string> Nmi(std::string_view arguments);
   Result<std::string> WatchdogAction(std::string_view arguments);
 
+  // qmp_vmgenid.cc
+  Result<std::string> InfoVmGenerationId(std::string_view arguments);
+
   // human_balloon.cc
   Result<std::string> SetBalloon(std::string_view arguments);
   Result<std::string> InfoBalloon(std::string_view arguments);
 
+  // human_net.cc
+  Result<std::string> InfoNetwork(std::string_view arguments);
+  Result<std::string> InfoUsernet(std::string_view arguments);
+  Result<std::string> HostForwardAdd(std::string_view arguments);
+  Result<std::string> HostForwardRemove(std::string_view arguments);
+  Result<std::string> SetLink(std::string_view arguments);
+  Result<std::string> NetdevAdd(std::string_view arguments);
+  Result<std::string> NetdevDel(std::string_view arguments);
+  Result<std::string> AnnounceSelf(std::string_view arguments);
+
   // human_block.cc
   Result<std::string> InfoBlock(std::string_view arguments);
   Result<std::string> InfoBlockstats(std::string_view arguments);
+
+  // qmp_device.cc, qmp_pci.cc
+  Result<std::string> DeviceAdd(std::string_view arguments);
+  Result<std::string> DeviceDel(std::string_view arguments);
+  Result<std::string> InfoPci(std::string_view arguments);
 
   // human_info.cc
   Result<std::string> InfoChardev(std::string_view arguments);

@@ -62,6 +62,8 @@ void DefineActionCommands(Schema& schema) {
   schema.Struct("WatchdogData", {{"action", "WatchdogAction"}});
   schema.AddCommand("watchdog-set-action", {.arguments = "WatchdogData", .run = WatchdogSetAction});
   schema.AddEvent("WATCHDOG", "WatchdogData");
+  schema.Struct("RtcChange", {{"offset", "int"}, {"qom-path", "str"}});
+  schema.AddEvent("RTC_CHANGE", "RtcChange");
   schema.AddCommand("inject-nmi", {.run = InjectNmi});
 }
 

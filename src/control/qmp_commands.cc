@@ -9,14 +9,18 @@ struct Complete : Schema {
     DefineActionCommands(*this);
     DefineBalloonCommands(*this);
     DefineControlCommands(*this);
+    DefineDeviceCommands(*this);
+    DefinePciCommands(*this);
     DefineMachineCommands(*this);
     DefineMemoryCommands(*this);
     DefineMemoryMapCommand(*this);
+    DefineNetCommands(*this);
     DefineObjectCommands(*this);
     DefineBlockQueries(*this);
     DefineBlockCommands(*this);
     DefineStatsCommands(*this);
     DefineTraceCommands(*this);
+    DefineVmGenerationIdCommand(*this);
   }
 };
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace holdfast::devices {
@@ -49,6 +50,7 @@ struct MachineServices {
   Balloon* balloon = nullptr;      ///< set while there is one
   std::uint64_t ram_size = 0;      ///< bytes
   std::function<void()> watchdog;  ///< a watchdog has run out: does what -action watchdog= says
+  std::string vm_generation_id;    ///< of vmgenid; empty: there is none
 };
 
 }  // namespace holdfast::devices

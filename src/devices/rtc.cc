@@ -178,6 +178,7 @@ void Rtc::StoreTime() {
       sys_days{date}.time_since_epoch() + hours{hour} + minutes{minute} + seconds{second};
   state_.offset_ns = duration_cast<seconds>(since_1970).count() * kNsPerSecond - clock_();
   flags_until_ = Now();
+  if (time_changed_) time_changed_(FloorDiv(state_.offset_ns + kNsPerSecond / 2, kNsPerSecond));
 }
 
 std::uint8_t Rtc::ReadCell(std::uint8_t index) {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <utility>
 
 #include "base/thread_annotations.h"
 #include "devices/bus.h"
@@ -60,6 +61,12 @@ class Rtc final : public BusDevice {
   Rtc& operator=(const Rtc&) = delete;
   ~Rtc() override;
 
+  /// Called when the guest has set the time, on its vCPU's thread and under the device's lock, with
+  /// the difference to the clock in seconds. Before any vCPU runs.
+  void SetTimeChanged(std::function<void(std::int64_t seconds)> changed) {
+    time_changed_ = std::move(changed);
+  }
+
   std::string_view name() const noexcept override { return "rtc"; }
   void Read(std::uint64_t offset, std::span<std::byte> data) noexcept override;
   void Write(std::uint64_t offset, std::span<const std::byte> data) noexcept override;
@@ -92,6 +99,7 @@ class Rtc final : public BusDevice {
 
   InterruptLine& irq_;
   const Clock clock_;
+  std::function<void(std::int64_t)> time_changed_;
 
   // Taken by vCPU threads and the main loop's.
   mutable Mutex mutex_;

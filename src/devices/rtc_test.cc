@@ -57,6 +57,17 @@ TEST_F(RtcTest, TellsTheHostsTimeInBcd) {
   EXPECT_EQ(Cell(kD), kDValid);
 }
 
+TEST_F(RtcTest, TellsBySoManySecondsTheGuestHasSetIt) {
+  std::vector<std::int64_t> told;
+  rtc_->SetTimeChanged([&](std::int64_t seconds) { told.push_back(seconds); });
+  SetCell(kB, kB24Hours | kBSet);
+  SetCell(kHours, 0x22);
+  SetCell(kMinutes, 0x58);
+  EXPECT_TRUE(told.empty()) << "while it is being set";
+  SetCell(kB, kB24Hours);
+  EXPECT_EQ(told, std::vector<std::int64_t>{-3660});
+}
+
 TEST_F(RtcTest, HasTheOtherForms) {
   const struct {
     const char* why;

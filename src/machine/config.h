@@ -10,6 +10,7 @@
 #include "devices/device_request.h"
 #include "machine/actions.h"
 #include "machine/numa.h"
+#include "machine/rtc_clock.h"
 #include "machine/smbios/smbios_config.h"
 
 namespace holdfast::devices {
@@ -44,6 +45,11 @@ struct PvpanicConfig {
   std::uint8_t events = 0x03;
 };
 
+/// `-device vmgenid,guid=`.
+struct VmgenidConfig {
+  std::string guid = "auto";  ///< or a well-formed UUID; auto: a random one
+};
+
 /// `-fw_cfg name=,string=` or `,file=`.
 struct FwCfgFile {
   std::string name;
@@ -70,6 +76,8 @@ struct MachineConfig {
   std::array<devices::Chardev*, 4> serial{};  // COM1 to COM4, null: no such port; not owned
   std::optional<DebugExitConfig> debug_exit;
   std::optional<PvpanicConfig> pvpanic;
+  RtcConfig rtc;
+  std::optional<VmgenidConfig> vmgenid;
   std::vector<FwCfgFile> fw_cfg;
   SmbiosConfig smbios;
   /// -device, but for the ISA ones above; in order.

@@ -50,7 +50,8 @@ enum class RunState {
 };
 std::string_view RunStateName(RunState state) noexcept;
 
-/// An x86 machine (QEMU's q35 without its PCI devices so far) with its vCPU threads.
+/// An x86 machine (QEMU's q35 with PCI Express, without its chipset's devices) with its vCPU
+/// threads.
 ///
 /// Thread-safety: all public functions on the main loop's thread. vCPU threads talk to the main
 /// thread only through EventLoop::Post.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What follows when a guest panics or its watchdog runs out.
+// What follows when a guest panics, sets its clock, or its watchdog runs out.
 #include <nlohmann/json.hpp>
 
+#include "base/event_loop.h"
 #include "base/log.h"
 #include "machine/machine_impl.h"
 
@@ -22,6 +23,14 @@ void Machine::Impl::OnGuestPanic() {
   if (ends) TellShutdown(ShutdownCause::kGuestPanic);
   SetState(RunState::kGuestPanicked);
   if (ends) End(policy == PanicPolicy::kExitFailure ? 1 : 0);
+}
+
+void Machine::Impl::TellTimeSet(std::int64_t seconds) {
+  if (!events_.device_event) return;
+  loop_.Post([this, seconds] {
+    events_.device_event("RTC_CHANGE",
+                         {{"offset", seconds}, {"qom-path", "/machine/unattached/rtc"}});
+  });
 }
 
 void Machine::Impl::OnWatchdog() {

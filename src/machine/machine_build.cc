@@ -81,6 +81,7 @@ Status Machine::Impl::CreatePlatform() {
       .shutdown = [this] { RequestShutdown(); },
       .panic = [this](devices::Pvpanic::Event event) { RequestPanic(event); },
       .exit = [this](int status) { RequestExit(status); },
+      .time_set = [this](std::int64_t seconds) { TellTimeSet(seconds); },
   };
   HF_TRY(platform_, Platform::Create(loop_, vm_, ram_, config_, cmos, requests));
   return {};
@@ -117,6 +118,7 @@ Status Machine::Impl::PrepareAcpi() {
   if (config_.pvpanic) config.pvpanic_port = config_.pvpanic->ioport;
   config.room = smbios_.address.value() - boot::kAcpiArea.base.value();
   config.pci = devices_->pci().windows();
+  HF_TRY(config.vm_generation_id, GenerationId());
   config.numa = config_.numa;
   std::vector<std::uint64_t> node_sizes;
   for (const NumaNode& node : config_.numa.nodes) node_sizes.push_back(node.size);

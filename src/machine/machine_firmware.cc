@@ -4,6 +4,7 @@
 #include <holdfast/units.h>
 
 #include "base/read_file.h"
+#include "base/uuid.h"
 #include "machine/machine_impl.h"
 
 namespace holdfast::machine {
@@ -31,6 +32,17 @@ Status Machine::Impl::FillFwCfg() {
     HF_TRY_STATUS(fw_cfg.AddFile(file.name, std::move(contents)));
   }
   return {};
+}
+
+// The same for as long as this process lives: to a guest a reset is no new generation.
+Result<std::optional<std::array<std::uint8_t, 16>>> Machine::Impl::GenerationId() {
+  if (!config_.vmgenid) return std::nullopt;
+  std::string& guid = services_.vm_generation_id;
+  guid = config_.vmgenid->guid;
+  if (guid == "auto") {
+    HF_TRY(guid, RandomUuid());
+  }
+  return FirmwareUuid(guid);
 }
 
 Status Machine::Impl::PrepareSmbios(std::span<const kvm_cpuid_entry2> cpuid) {

@@ -24,7 +24,7 @@ Platform::Platform(EventLoop& loop, const kvm::Vm& vm, const AddressSpace& memor
     : sci_(vm, devices::acpi::kSciIrq),
       rtc_line_(vm, devices::Rtc::kIrq),
       pm_(sci_, {.reset = requests.reset, .shutdown = requests.shutdown}),
-      rtc_(&loop, rtc_line_, cmos),
+      rtc_(&loop, rtc_line_, cmos, MakeRtcClock(config.rtc, running_time_)),
       i8042_(requests.reset),
       fw_cfg_(memory) {
   for (std::size_t i = 0; i < kSerialPorts.size(); ++i) {
@@ -32,6 +32,7 @@ Platform::Platform(EventLoop& loop, const kvm::Vm& vm, const AddressSpace& memor
     serial_lines_[i] = std::make_unique<GsiLine>(vm, kSerialPorts[i].irq);
     serials_[i] = std::make_unique<devices::Serial>(config.serial[i], *serial_lines_[i]);
   }
+  rtc_.SetTimeChanged(requests.time_set);
   if (config.debug_exit) debug_exit_ = std::make_unique<devices::DebugExit>(requests.exit);
   if (config.pvpanic) {
     pvpanic_ = std::make_unique<devices::Pvpanic>(config.pvpanic->events, requests.panic);

@@ -40,6 +40,8 @@ class Platform {
     std::function<void()> shutdown;
     std::function<void(devices::Pvpanic::Event)> panic;
     std::function<void(int status)> exit;
+    /// The guest has set its clock; it differs from what -rtc says by so many seconds.
+    std::function<void(std::int64_t seconds)> time_set;
   };
 
   /// `loop`, `vm` and `memory` outlive the platform.
@@ -59,6 +61,8 @@ class Platform {
   /// To be filled before the guest runs.
   devices::FwCfg& fw_cfg() noexcept { return fw_cfg_; }
   void Reset() noexcept;
+  /// Whether the guest runs from now on: for a clock that stands with it.
+  void SetRunning(bool running) { running_time_.Set(running); }
   void PressPowerButton() noexcept { pm_.PressPowerButton(); }
   void SendBreak(std::size_t port) noexcept {
     if (port < serials_.size() && serials_[port] != nullptr) serials_[port]->ReceiveBreak();
@@ -74,6 +78,7 @@ class Platform {
   GsiLine rtc_line_;
   std::array<std::unique_ptr<GsiLine>, 4> serial_lines_;
   devices::AcpiPm pm_;
+  RunningTime running_time_;
   devices::Rtc rtc_;
   devices::I8042 i8042_;
   devices::FwCfg fw_cfg_;

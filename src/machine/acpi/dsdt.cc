@@ -45,6 +45,20 @@ Term FwCfg() {
                              {aml::IoPorts(devices::FwCfg::kPort, devices::FwCfg::kPortCount)}))});
 }
 
+// Spec: Microsoft, "Virtual Machine Generation ID"; the second compatible id is that of its later
+// edition, whose length ACPI allows. The number changes for no guest that runs, so that there is no
+// notification.
+Term GenerationId(std::uint64_t address) {
+  constexpr std::string_view kName = "VM_Gen_Counter";
+  return aml::Device(
+      "VGEN",
+      {aml::Name("_HID", aml::String("QEMUVGID")),
+       aml::Name("_CID", aml::Package({aml::String(kName), aml::String("VMGENCTR")})),
+       aml::Name("_DDN", aml::String(kName)), aml::Name("_STA", aml::Integer(kPresentAndWorking)),
+       aml::Name("ADDR",
+                 aml::Package({aml::Integer(address & 0xffffffff), aml::Integer(address >> 32)}))});
+}
+
 Term Pvpanic(std::uint16_t port) {
   return aml::Device("PEVT", {aml::Name("_HID", aml::String("QEMU0001")),
                               aml::Name("_STA", aml::Integer(kPresentAndWorking)),
@@ -53,12 +67,13 @@ Term Pvpanic(std::uint16_t port) {
 
 }  // namespace
 
-Bytes BuildDsdt(const AcpiConfig& config) {
+Bytes BuildDsdt(const AcpiConfig& config, std::uint64_t generation_id) {
   std::vector<Term> devices;
   for (unsigned i = 0; i < config.serial_ports.size(); ++i)
     if (config.serial_ports[i]) devices.push_back(SerialPort(i));
   devices.push_back(RealTimeClock());
   devices.push_back(FwCfg());
+  if (config.vm_generation_id) devices.push_back(GenerationId(generation_id));
   if (config.pvpanic_port) devices.push_back(Pvpanic(*config.pvpanic_port));
 
   devices.push_back(PciRoot(config.pci));

@@ -162,7 +162,11 @@ Result<AcpiTables> BuildAcpi(const AcpiConfig& config) {
     return address;
   };
   const auto facs = static_cast<std::uint32_t>(place(BuildFacs()));
-  const auto dsdt = static_cast<std::uint32_t>(place(BuildDsdt(config)));
+  std::uint64_t generation_id = 0;
+  if (config.vm_generation_id) {
+    generation_id = place({config.vm_generation_id->begin(), config.vm_generation_id->end()});
+  }
+  const auto dsdt = static_cast<std::uint32_t>(place(BuildDsdt(config, generation_id)));
   std::vector<std::uint64_t> tables = {place(BuildFadt(facs, dsdt)), place(BuildMadt(config)),
                                        place(BuildMcfg())};
   if (config.numa.enabled()) {

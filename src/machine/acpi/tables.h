@@ -27,6 +27,8 @@ struct AcpiConfig {
   std::optional<std::uint16_t> pvpanic_port;
   /// Where PCI BARs may lie.
   devices::pci::Windows pci;
+  /// What vmgenid tells, as firmware stores it.
+  std::optional<std::array<std::uint8_t, 16>> vm_generation_id;
   /// Bytes of boot/layout.h's kAcpiArea, from its start, that the tables may take up; the SMBIOS
   /// tables are behind them.
   std::uint64_t room = boot::kAcpiArea.size;

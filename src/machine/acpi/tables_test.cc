@@ -24,6 +24,7 @@ AcpiConfig Config(unsigned cpus, unsigned enabled, bool devices) {
   if (devices) {
     config.serial_ports = {true, true, true, true};
     config.pvpanic_port = 0x505;
+    config.vm_generation_id = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
   }
   return config;
 }
@@ -149,8 +150,8 @@ TEST(AcpiTables, AreAcceptedByIasl) {
     EXPECT_TRUE(says("EisaId (\"PNP0A08\")"));
     EXPECT_TRUE(says("CreateDWordField (Arg3"));
     EXPECT_TRUE(says("00000000B0000000")) << "MCFG";
-    for (const char* const device :
-         {"Device (COM1)", "Device (COM4)", "EisaId (\"PNP0501\")", "\"QEMU0001\"", "0x0505"}) {
+    for (const char* const device : {"Device (COM1)", "Device (COM4)", "EisaId (\"PNP0501\")",
+                                     "\"QEMU0001\"", "0x0505", "\"QEMUVGID\""}) {
       EXPECT_EQ(says(device), c.devices) << device;
     }
   }

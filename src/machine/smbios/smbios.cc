@@ -4,8 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <numeric>
 #include <set>
 #include <string>
@@ -13,6 +11,7 @@
 #include <holdfast/units.h>
 
 #include "base/read_file.h"
+#include "base/uuid.h"
 #include "machine/boot/layout.h"
 #include "machine/smbios/structure_writer.h"
 
@@ -35,21 +34,6 @@ std::uint8_t Byte(std::uint64_t value) {
   return static_cast<std::uint8_t>(std::min<std::uint64_t>(value, 0xff));
 }
 
-// The first three parts of a UUID are stored little-endian.
-std::array<std::uint8_t, 16> UuidBytes(std::string_view text) {
-  constexpr std::array<std::size_t, 16> kPlaces = {3, 2, 1,  0,  5,  4,  7,  6,
-                                                   8, 9, 10, 11, 12, 13, 14, 15};
-  std::array<std::uint8_t, 16> bytes{};
-  std::size_t at = 0;
-  for (const std::size_t place : kPlaces) {
-    while (at < text.size() && text[at] == '-') ++at;
-    if (at + 2 > text.size()) break;
-    (void)std::from_chars(text.data() + at, text.data() + at + 2, bytes[place], 16);
-    at += 2;
-  }
-  return bytes;
-}
-
 Bytes BuildBios(const SmbiosConfig::Bios& bios) {
   constexpr std::uint64_t kNoCharacteristics = 1 << 3;
   constexpr std::uint8_t kTargetedContent = 1 << 2;
@@ -67,7 +51,7 @@ Bytes BuildSystem(const SmbiosConfig::System& system) {
   constexpr std::uint8_t kPowerSwitch = 6;
   StructureWriter w(1, 0x100);
   w.Text(system.manufacturer).Text(system.product).Text(system.version).Text(system.serial);
-  for (const std::uint8_t byte : UuidBytes(system.uuid)) w.U8(byte);
+  for (const std::uint8_t byte : FirmwareUuid(system.uuid)) w.U8(byte);
   w.U8(kPowerSwitch).Text(system.sku).Text(system.family);
   return w.Finish();
 }
