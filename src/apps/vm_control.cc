@@ -120,7 +120,8 @@ machine::Machine::Events VirtualMachine::MachineEvents() {
     if (runs) block_graph_.MachineRuns();
   };
   events.device_event = [this](std::string_view name, const control::Json& data) {
-    qmp_->Emit(name, data);
+    // Devices that end with the machine have nobody left to tell.
+    if (qmp_ != nullptr) qmp_->Emit(name, data);
   };
   events.quit = [this](int status) { Quit(status); };
   return events;
