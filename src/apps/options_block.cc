@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "apps/options_parse.h"
 #include "devices/device_request.h"
@@ -72,6 +73,22 @@ Status AddDevice(Options& options, std::string_view model_name, object::KeyValue
   return {};
 }
 
+// There is no IDE controller. Its disks, and those of if=scsi, are on a SCSI adapter of their own:
+// a Linux guest calls them sda and sr0, as it does QEMU's.
+Status AddDeviceOf(Options& options, const DriveRequest& drive, bool& has_adapter) {
+  // An image that another program reads is a virtio disk, wherever it was to be.
+  if (drive.interface == DriveInterface::kVirtio || !drive.image_format.empty()) {
+    return AddDevice(options, "virtio-blk-pci", {{.key = "drive", .value = drive.id}});
+  }
+  constexpr std::string_view kAdapter = "scsi.0";  // the name of an adapter without id
+  if (!std::exchange(has_adapter, true)) HF_TRY_STATUS(AddDevice(options, "virtio-scsi-pci", {}));
+  const std::uint64_t target = *drive.index + (drive.interface == DriveInterface::kIde ? 0 : 128);
+  return AddDevice(options, drive.cdrom ? "scsi-cd" : "scsi-hd",
+                   {{.key = "drive", .value = drive.id},
+                    {.key = "bus", .value = std::string(kAdapter)},
+                    {.key = "scsi-id", .value = std::to_string(target)}});
+}
+
 }  // namespace
 
 Status ParseDrive(Options& options, std::string_view argument) {
@@ -115,10 +132,10 @@ Status FinishBlock(Options& options) {
     if (drive.id.empty()) drive.id = DefaultId(drive);
   }
   // As in QEMU the devices of drives come behind those of -device.
+  bool has_adapter = false;
   for (const DriveRequest& drive : options.drives) {
     if (drive.interface == DriveInterface::kNone) continue;
-    if (Status added = AddDevice(options, "virtio-blk-pci", {{.key = "drive", .value = drive.id}});
-        !added) {
+    if (Status added = AddDeviceOf(options, drive, has_adapter); !added) {
       return Fail(std::move(added).error().Wrap(drive.option));
     }
   }

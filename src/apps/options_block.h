@@ -25,6 +25,7 @@ struct DriveRequest {
   std::optional<std::uint64_t> index;
   bool cdrom = false;
   bool format_given = false;
+  std::string image_format;  ///< "qcow2": the storage daemon reads it; empty: it is raw
   std::optional<devices::block::NodeOptions> node;  ///< empty: no medium
   bool write_cache = true;
   devices::block::OnError read_error = devices::block::OnError::kReport;

@@ -74,12 +74,28 @@ TEST(OptionsBlock, KnowsQemusCacheModes) {
   }
 }
 
+TEST(OptionsBlock, LeavesImagesToTheStorageDaemon) {
+  for (const char* const format : {"qcow2", "vmdk", "vdi"}) {
+    SCOPED_TRACE(format);
+    const auto drive = ReadDrive(std::string("file=x,cache=none,if=virtio,format=") + format);
+    ASSERT_TRUE(drive) << drive.error().ToString();
+    EXPECT_EQ(drive->image_format, format);
+    EXPECT_TRUE(drive->node->direct);
+  }
+  EXPECT_EQ(ReadDrive("file=x,format=raw")->image_format, "");
+  EXPECT_EQ(ReadDrive("file=x")->image_format, "");
+}
+
 TEST(OptionsBlock, SaysWhatIsWrongWithADrive) {
   const struct {
     const char* words;
     const char* error;
   } kCases[] = {
-      {"file=x,format=qcow2", "format=qcow2 needs an image reader"},
+      {"file=x,format=qcow2,media=cdrom", "where there are only virtio disks"},
+      {"file=x,format=qcow2,if=scsi", "where there are only virtio disks"},
+      {"file=x,format=vmdk,bps=1", "limits, rerror= and werror= have no effect"},
+      {"file=x,format=qcow2,werror=stop", "limits, rerror= and werror= have no effect"},
+      {"file=x,format=luks", "'luks' invalid format"},
       {"file=x,format=foo", "'foo' invalid format"},
       {"file=x,if=floppy", "Holdfast does not have them"},
       {"file=x,if=usb", "Parameter 'if' does not accept value 'usb'"},
@@ -114,9 +130,14 @@ TEST(OptionsBlock, NamesDrivesAsQemuAndMakesTheirDevices) {
   EXPECT_EQ(options->drives[3].node->filename, "d,e");
   EXPECT_EQ(options->drives[3].node->read_only, true);
   const auto& devices = options->machine.devices;
-  ASSERT_EQ(devices.size(), 5U);
+  std::vector<std::string> models;
+  for (const auto& device : devices) models.emplace_back(device.model->name);
+  EXPECT_EQ(models, (std::vector<std::string>{"virtio-blk-pci", "virtio-blk-pci", "virtio-blk-pci",
+                                              "virtio-scsi-pci", "scsi-hd", "scsi-cd"}));
   EXPECT_EQ(*object::FindValue(devices[0].values, "drive"), "own") << "-device comes first";
   EXPECT_EQ(*object::FindValue(devices[1].values, "drive"), "virtio0");
+  EXPECT_EQ(*object::FindValue(devices[5].values, "scsi-id"), "2");
+  EXPECT_EQ(devices[5].bus, "scsi.0");
 }
 
 TEST(OptionsBlock, AWordThatIsNoOptionIsTheFirstDisk) {

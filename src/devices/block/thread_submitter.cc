@@ -20,6 +20,7 @@
 
 #include "base/event_loop.h"
 #include "base/thread_annotations.h"
+#include "base/thread_role.h"
 #include "devices/block/file_device.h"
 #include "devices/block/file_op.h"
 #include "devices/block/file_submitters.h"
@@ -115,6 +116,7 @@ class ThreadSubmitter final : public BlockDevice::Submitter {
 
  private:
   void Work() HF_EXCLUDES(mutex_) {
+    ConfineThread(ThreadRole::kWorker);
     mutex_.lock();
     while (true) {
       ++idle_;

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,10 +26,10 @@ struct UnitAddress {
   auto operator<=>(const UnitAddress&) const = default;
 };
 
-/// The disks of an adapter.
+/// The disks of an adapter. Disks keep it alive, should the adapter go before them.
 ///
 /// Thread-safety: the main thread, which is the adapter's too.
-class ScsiBus final : public ChildBus {
+class ScsiBus final : public ChildBus, public std::enable_shared_from_this<ScsiBus> {
  public:
   static constexpr std::uint8_t kMostTarget = 255;
   static constexpr std::uint16_t kMostLun = 16383;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "devices/scsi/scsi_disk.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <array>
@@ -14,8 +13,6 @@ namespace holdfast::devices::scsi {
 namespace {
 
 using block::TestImage;
-using ::testing::Each;
-using ::testing::ElementsAre;
 
 constexpr std::size_t kDisk = 1 << 20;
 
@@ -163,15 +160,15 @@ TEST_F(ScsiDiskTest, UnmapsAndWritesTheSameBlockManyTimes) {
   ranges[31] = 64;  // block 64
   ranges[35] = 16;
   EXPECT_EQ(Run({kUnmap, 0, 0, 0, 0, 0, 0, 0, 40, 0}, 0, ranges).status, kGood);
-  EXPECT_THAT(image_.Contents().substr(8192, 8192 / 2), Each('\0'));
-  EXPECT_THAT(image_.Contents().substr(64 * 512, 8192), Each('\0'));
+  EXPECT_TRUE(image_.Contents().substr(4096, 4096) == std::string(4096, '\0'));
+  EXPECT_TRUE(image_.Contents().substr(64 * 512, 8192) == std::string(8192, '\0'));
   EXPECT_EQ(
       Run({kWriteSame16, 0, 0, 0, 0, 0, 0, 0, 0, 128, 0, 0, 1, 0, 0, 0}, 0, std::string(512, 's'))
           .status,
       kGood);
   EXPECT_EQ(image_.Contents().substr(128 * 512, 256 * 512), std::string(256 * 512, 's'));
   EXPECT_EQ(Run({kWriteSame16, 9, 0, 0, 0, 0, 0, 0, 0, 128, 0, 0, 1, 0, 0, 0}).status, kGood);
-  EXPECT_THAT(image_.Contents().substr(128 * 512, 256 * 512), Each('\0'));
+  EXPECT_TRUE(image_.Contents().substr(128 * 512, 256 * 512) == std::string(256 * 512, '\0'));
   ranges[3] = 31;
   EXPECT_EQ(Run({kUnmap, 0, 0, 0, 0, 0, 0, 0, 40, 0}, 0, ranges).sense, kBadParameterLength);
 }

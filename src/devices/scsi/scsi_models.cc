@@ -109,9 +109,9 @@ Identity MakeIdentity(const Words& words, bool cdrom) {
 class DiskDevice final : public ChildDevice {
  public:
   DiskDevice(EventLoop& loop, block::Drive& drive, Identity identity, ScsiBus& bus)
-      : drive_(drive), bus_(bus), disk_(loop, drive, std::move(identity)) {}
+      : drive_(drive), bus_(bus.shared_from_this()), disk_(loop, drive, std::move(identity)) {}
   ~DiskDevice() override {
-    bus_.Remove(disk_);
+    bus_->Remove(disk_);
     drive_.Detach();
   }
   DiskDevice(const DiskDevice&) = delete;
@@ -120,7 +120,7 @@ class DiskDevice final : public ChildDevice {
 
  private:
   block::Drive& drive_;
-  ScsiBus& bus_;
+  const std::shared_ptr<ScsiBus> bus_;
   ScsiDisk disk_;
 };
 

@@ -75,13 +75,15 @@ VirtioScsi::VirtioScsi(EventLoop& loop, const Config& config, ChildBuses* buses,
       queue_sizes_(kRequestQueues + config.num_queues,
                    static_cast<std::uint16_t>(config.queue_size)),
       answered_(queue_sizes_.size()) {
-  bus_.set_changed([this](UnitAddress where, bool added) { UnitChanged(where, added); });
-  bus_.set_batch_end([this] { NotifyQueues(); });
-  if (buses_ != nullptr) buses_->Add(std::move(bus_name), bus_);
+  bus_->set_changed([this](UnitAddress where, bool added) { UnitChanged(where, added); });
+  bus_->set_batch_end([this] { NotifyQueues(); });
+  if (buses_ != nullptr) buses_->Add(std::move(bus_name), *bus_);
 }
 
 VirtioScsi::~VirtioScsi() {
-  if (buses_ != nullptr) buses_->Remove(bus_);
+  if (buses_ != nullptr) buses_->Remove(*bus_);
+  bus_->set_changed({});
+  bus_->set_batch_end({});
 }
 
 std::uint64_t VirtioScsi::features() const noexcept {
@@ -124,7 +126,7 @@ Status VirtioScsi::Activate(Transport& transport) {
 
 void VirtioScsi::Reset() noexcept {
   resetting_ = true;
-  for (const auto& [where, disk] : bus_.units()) disk->Reset();
+  for (const auto& [where, disk] : bus_->units()) disk->Reset();
   transport_ = nullptr;
   answered_.assign(answered_.size(), false);
   sense_size_ = 96;
@@ -150,7 +152,7 @@ void VirtioScsi::HandleRequests(unsigned index) {
     queue.DisableKicks();
     while (std::optional<Chain> chain = queue.Pop()) Start(index, *std::move(chain));
   } while (queue.EnableKicks());
-  for (const auto& [where, disk] : bus_.units()) disk->Kick();
+  for (const auto& [where, disk] : bus_->units()) disk->Kick();
   NotifyQueues();
 }
 
@@ -188,9 +190,9 @@ void VirtioScsi::Start(unsigned queue, Chain chain) {
   const bool report_luns = pending->cdb[0] == scsi::kReportLuns;
   if (IsReportLunsUnit(lun)) return AnswerWithout(pending, kResponseBadTarget);
   const std::optional<UnitAddress> where = ParseLun(lun);
-  if (!where || !bus_.HasTarget(where->target)) return AnswerWithout(pending, kResponseBadTarget);
+  if (!where || !bus_->HasTarget(where->target)) return AnswerWithout(pending, kResponseBadTarget);
   if (report_luns) return ReportLuns(pending, where->target);
-  if (scsi::ScsiDisk* const disk = bus_.Find(*where)) return disk->Execute(pending);
+  if (scsi::ScsiDisk* const disk = bus_->Find(*where)) return disk->Execute(pending);
   if (pending->cdb[0] == scsi::kInquiry) return InquireAbsent(pending);
   pending->status = scsi::kCheckCondition;
   pending->sense = scsi::kLunNotSupported;
@@ -257,7 +259,7 @@ void VirtioScsi::ReportLuns(const std::shared_ptr<Pending>& pending, std::uint8_
     pending->sense = scsi::kInvalidField;
     return Answer(*pending);
   }
-  const std::vector<std::uint16_t> luns = bus_.Luns(target);
+  const std::vector<std::uint16_t> luns = bus_->Luns(target);
   std::vector<std::uint8_t> data(8 + luns.size() * 8);
   scsi::StoreBig(data, 0, 4, luns.size() * 8);
   for (std::size_t i = 0; i < luns.size(); ++i) {
@@ -285,14 +287,14 @@ std::uint8_t VirtioScsi::Manage(std::uint32_t function, std::span<const std::uin
   constexpr std::uint32_t kNexusReset = 4;
   constexpr std::uint32_t kUnitReset = 5;
   const std::optional<UnitAddress> where = ParseLun(lun);
-  if (!where || !bus_.HasTarget(where->target)) return kResponseBadTarget;
+  if (!where || !bus_->HasTarget(where->target)) return kResponseBadTarget;
   if (function == kNexusReset) {
-    for (const auto& [address, disk] : bus_.units()) {
+    for (const auto& [address, disk] : bus_->units()) {
       if (address.target == where->target) disk->Reset();
     }
     return kFunctionComplete;
   }
-  scsi::ScsiDisk* const disk = bus_.Find(*where);
+  scsi::ScsiDisk* const disk = bus_->Find(*where);
   if (disk == nullptr) return kIncorrectLun;
   switch (function) {
     case 0:  // ABORT TASK: requests here cannot be told apart once the host has them

@@ -35,7 +35,7 @@ class VirtioScsi final : public Device {
   VirtioScsi(EventLoop& loop, const Config& config, ChildBuses* buses, std::string bus_name);
   ~VirtioScsi() override;
 
-  scsi::ScsiBus& bus() noexcept { return bus_; }
+  scsi::ScsiBus& bus() noexcept { return *bus_; }
 
   std::uint16_t type() const noexcept override { return 8; }
   std::string_view name() const noexcept override { return "virtio-scsi"; }
@@ -67,7 +67,7 @@ class VirtioScsi final : public Device {
   const Config config_;
   ChildBuses* const buses_;
   std::vector<std::uint16_t> queue_sizes_;
-  scsi::ScsiBus bus_;
+  const std::shared_ptr<scsi::ScsiBus> bus_ = std::make_shared<scsi::ScsiBus>();
   std::atomic<std::uint32_t> sense_size_ = 96;
   std::atomic<std::uint32_t> cdb_size_ = 32;
 

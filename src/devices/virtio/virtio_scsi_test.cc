@@ -98,7 +98,7 @@ class VirtioScsiTest : public ::testing::Test {
   block::BlockGraph graph_{*loop_};
   Backends backends_;
   TestMemory memory_;
-  pci::FakeServices services_;
+  pci::testing::FakeServices services_;
   ChildBuses buses_;
   DeviceEnvironment environment_{.loop = *loop_,
                                  .memory = memory_.space(),
@@ -146,7 +146,7 @@ TEST_F(VirtioScsiTest, AnswersMistakes) {
   auto answer = driver_->Ask(2, BytesOf("short"), 108);
   ASSERT_TRUE(answer);
   EXPECT_EQ(answer->data[11], std::byte{9});
-  driver_->Ask(2, Head(0, 3, {0}), 20);
+  EXPECT_FALSE(driver_->Ask(2, Head(0, 3, {0}), 20));
   EXPECT_THAT(driver_->needs_reset(), HasSubstr("no room for its response"));
 }
 
