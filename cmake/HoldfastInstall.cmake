@@ -95,6 +95,8 @@ set(CPACK_DEBIAN_COMPRESSION_TYPE xz)
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_NAME holdfast)
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_SECTION admin)
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_SHLIBDEPS ON)
+# Reads disk images that are not raw.
+set(CPACK_DEBIAN_RUNTIME_PACKAGE_SUGGESTS "qemu-system-common")
 set(CPACK_COMPONENT_RUNTIME_DESCRIPTION "virtual machine monitor with guest RAM in guest_memfd
 Holdfast runs Linux guests on KVM. All of a guest's RAM lies in a guest_memfd,
 and the command line is that of qemu-system-x86_64 for the options it has.

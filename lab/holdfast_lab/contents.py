@@ -15,7 +15,8 @@ from holdfast_lab.kernels import Kernel
 _GUEST_FILES = Path(__file__).resolve().parent.parent / "inside"
 _BUSYBOX = Path("/bin/busybox")
 # Programs that tests use in the lab, with the libraries they need.
-_PROGRAMS = ("/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-img", "/usr/bin/bash",
+_PROGRAMS = ("/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-img",
+             "/usr/bin/qemu-storage-daemon", "/usr/lib/qemu/virtiofsd", "/usr/bin/bash",
              "/usr/bin/setpriv", "/usr/bin/taskset", "/usr/bin/ssh", "/usr/sbin/e2fsck")
 _FIRMWARE_FOLDERS = ("/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe/qemu")
 _FIRMWARE = ("bios-256k.bin", "bios-microvm.bin", "qboot.rom", "linuxboot.bin", "linuxboot_dma.bin",

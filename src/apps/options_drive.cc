@@ -6,6 +6,7 @@
 #include <array>
 
 #include "apps/options_block.h"
+#include "devices/block/storage_daemon.h"
 #include "object/property.h"
 
 namespace holdfast::apps {
@@ -22,6 +23,8 @@ using object::PropertyType;
 using object::PropertyValue;
 using Word = std::string_view;
 
+constexpr std::uint64_t kEnospcAction = 3;  // among the words of werror=
+
 // The words as they come, before it is known what they are about.
 struct Words : DriveRequest {
   NodeOptions file;
@@ -36,7 +39,7 @@ struct Words : DriveRequest {
   bool snapshot = false;
   bool copy_on_read = false;
   std::uint64_t read_action = 0;
-  std::uint64_t write_action = 3;
+  std::uint64_t write_action = kEnospcAction;
 };
 
 constexpr std::array<Word, 4> kInterfaces = {"ide", "scsi", "virtio", "none"};
@@ -206,17 +209,21 @@ Status CheckPlace(Words& words) {
 
 Status CheckFormat(const Words& words) {
   if (words.format.empty() || words.format == "raw" || words.format == "host_device") return {};
-  constexpr std::array<Word, 8> kImages = {"qcow2", "qcow", "vmdk", "vdi",
-                                           "vhdx",  "vpc",  "qed",  "luks"};
-  if (std::ranges::find(kImages, words.format) != kImages.end()) {
-    return Fail(
-        Errc::kUnsupported,
-        fmt::format("format={} needs an image reader that Holdfast does not have", words.format),
-        "Convert the image with qemu-img convert -O raw, or export it with "
-        "qemu-storage-daemon over vhost-user-blk.");
+  if (!devices::block::IsImageFormat(words.format)) {
+    return Fail(Errc::kInvalidArgument, fmt::format("'{}' invalid format", words.format),
+                "Holdfast accepts here: raw, and by qemu-storage-daemon qcow2, qcow, vmdk, vdi, "
+                "vhdx, vpc, qed, parallels.");
   }
-  return Fail(Errc::kInvalidArgument, fmt::format("'{}' invalid format", words.format),
-              "Holdfast accepts here: raw.");
+  // What the monitor does to requests it cannot do to those that do not come past it.
+  const bool has_policy = words.read_action != 0 || words.write_action != kEnospcAction ||
+                          words.limits.any() || !words.throttle_group.empty();
+  const bool virtio_disk = words.media == 0 && words.interface != DriveInterface::kScsi;
+  if (!has_policy && virtio_disk) return {};
+  return Fail(Errc::kUnsupported,
+              fmt::format("format={} is read by qemu-storage-daemon, where {}", words.format,
+                          !virtio_disk ? "there are only virtio disks"
+                                       : "limits, rerror= and werror= have no effect"),
+              "Leave them out, or convert the image with qemu-img convert -O raw.");
 }
 
 Status CheckWords(const Words& words) {
@@ -297,6 +304,7 @@ Result<DriveRequest> ReadDrive(std::string_view argument) {
                   "Add cache=none, or use aio=io_uring.");
     }
     words.node = words.file;
+    if (devices::block::IsImageFormat(words.format)) words.image_format = words.format;
   }
   DriveRequest request = std::move(words);
   return request;

@@ -71,7 +71,7 @@ constexpr std::string_view kMain[] = {
     "socket", "socketpair", "connect", "bind", "listen", "accept",
     // Timers, signals, children that were started before.
     "timerfd_create", "signalfd4", "rt_sigtimedwait", "rt_sigpending", "wait4", "waitid",
-    "setitimer",
+    "pidfd_send_signal", "setitimer",
     // Memory: placement on nodes, pages that stay.
     "mbind", "set_mempolicy", "get_mempolicy", "move_pages", "mlockall", "munlockall",
     // Threads of its own, which inherit the filter and may only be confined further.

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -19,6 +20,8 @@ namespace {
 
 using devices::block::BlockDevice;
 using devices::block::Drive;
+
+constexpr unsigned kMostImageQueues = 16;
 
 struct Magic {
   std::string_view format;
@@ -51,10 +54,9 @@ Status CheckFormat(const DriveRequest& drive) {
   const std::string_view format = ProbeFormat(path);
   if (format != "raw") {
     return Fail(Errc::kUnsupported,
-                fmt::format("'{}' looks like an image of the format {}, which Holdfast does not "
-                            "read",
+                fmt::format("'{}' looks like an image of the format {}, and no format was given",
                             path, format),
-                "Convert it with qemu-img convert -O raw; if it is raw, add format=raw.");
+                fmt::format("Add format={}; if it is raw, add format=raw.", format));
   }
   log::Warn(
       fmt::format("Image format was not specified for '{}' and probing guessed raw. Specify "
@@ -81,11 +83,29 @@ Status VirtualMachine::BuildBlock() {
       return Fail(std::move(made).error().Wrap(drive.option));
     }
   }
+  device_backends_.image = [this](std::string_view id) {
+    const auto found = images_.find(id);
+    return found == images_.end() ? nullptr : found->second.get();
+  };
   device_backends_.drive = [this](std::string_view id) { return block_graph_.Find(id); };
   return {};
 }
 
 Status VirtualMachine::BuildDrive(const DriveRequest& request) {
+  if (!request.image_format.empty()) {
+    devices::block::StorageDaemon::Config config{
+        .node = *request.node,
+        .format = request.image_format,
+        .queues = std::min(options_.machine.smp.cpus, kMostImageQueues)};
+    auto image = std::make_unique<devices::block::StorageDaemon>(std::move(config));
+    if (block_graph_.Lookup(request.id) != nullptr ||
+        !images_.emplace(request.id, std::move(image)).second) {
+      return Fail(Errc::kInvalidArgument,
+                  fmt::format("Device with id '{}' already exists", request.id),
+                  "Give each -drive its own id.");
+    }
+    return {};
+  }
   BlockDevice* medium = nullptr;
   if (request.node) {
     HF_TRY_STATUS(CheckFormat(request));

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include <holdfast/error.h>
@@ -17,6 +19,7 @@
 #include "control/monitor.h"
 #include "control/qmp_server.h"
 #include "devices/block/block_graph.h"
+#include "devices/block/storage_daemon.h"
 #include "devices/chardev.h"
 #include "devices/console_mux.h"
 #include "devices/device_model.h"
@@ -90,6 +93,8 @@ class VirtualMachine {
   std::optional<kvm::Vm> vm_;
   Options options_;  // among it the memory backends, whose memory belongs to vm_
   devices::block::BlockGraph block_graph_{loop_};
+  // Drives with images that another program reads, by id.
+  std::map<std::string, std::unique_ptr<devices::block::StorageDaemon>, std::less<>> images_;
   devices::net::Network network_{loop_, [this](std::string_view event, const control::Json& data) {
                                    if (qmp_) qmp_->Emit(event, data);
                                  }};

@@ -34,6 +34,7 @@ class PciServices;
 }  // namespace pci
 namespace block {
 class Drive;
+class StorageDaemon;
 }
 namespace net {
 class NetBackend;
@@ -44,6 +45,8 @@ class Network;
 /// made; what it gives outlives the device.
 struct Backends {
   std::function<block::Drive*(std::string_view id)> drive;
+  /// Drives with images that another program reads.
+  std::function<block::StorageDaemon*(std::string_view id)> image;
   std::function<net::NetBackend*(std::string_view id)> netdev;
   std::function<Chardev*(std::string_view id)> chardev;
   std::function<EventLoop*(std::string_view id)> iothread;

@@ -66,7 +66,7 @@ TEST_F(BadInput, Options) {
        {"-kernel", HelloPath(), "stray.img"},
        {"stray.img", "No such file or directory"}},
       {"QEMU has it: flash", {"-pflash", "disk.img"}, {"-pflash", "QEMU"}},
-      {"QEMU has it: format", {"-drive", "file=x,format=qcow2"}, {"-drive", "qcow2", "qemu-img"}},
+      {"QEMU has it: format", {"-drive", "file=x,format=luks"}, {"-drive", "luks", "qcow2"}},
       {"QEMU has it: network", {"-netdev", "user,id=n"}, {"-netdev", "QEMU"}},
       {"nothing to boot", {"-nographic"}, {"-kernel"}},
       {"-append without a kernel", {"-append", "quiet"}, {"-append", "-kernel"}},

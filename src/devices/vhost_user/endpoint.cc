@@ -13,6 +13,7 @@ namespace holdfast::devices::vhost_user {
 
 Result<UniqueFd> Endpoint::Connect() {
   if (connection_.valid()) return std::exchange(connection_, UniqueFd());
+  if (make_) return make_();
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path_.size() >= sizeof address.sun_path) {

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 
+#include "devices/block/storage_daemon.h"
+#include "devices/virtio/vhost_user_models.h"
 #include "devices/virtio/virtio_blk.h"
 #include "devices/virtio/virtio_pci.h"
 #include "object/object.h"
@@ -105,10 +107,34 @@ Result<object::IoThread*> FindThread(const DeviceEnvironment& environment, const
               fmt::format("Make it with -object iothread,id={}.", id));
 }
 
+// The same disk for the guest, but its requests go to the program that reads the image.
+Result<std::unique_ptr<pci::Function>> MakeServed(const DeviceEnvironment& environment,
+                                                  std::string_view id,
+                                                  const TransportOptions& options,
+                                                  const Config& config,
+                                                  block::StorageDaemon& daemon) {
+  if (!config.iothread.empty() || !config.serial.empty()) {
+    return Fail(
+        Errc::kUnsupported,
+        fmt::format("virtio-blk-pci: {} has no effect on an image in the format {}",
+                    config.iothread.empty() ? "serial" : "iothread", daemon.config().format),
+        "Leave it out: qemu-storage-daemon serves the disk.");
+  }
+  VhostUserBlkConfig served{.queue_size = config.queue_size, .config_wce = config.config_wce};
+  if (config.num_queues != kAutoQueues) served.num_queues = config.num_queues;
+  auto device = MakeVhostUserBlk(environment.loop, environment.memory, daemon.endpoint(), served);
+  if (!device) return Fail(daemon.Explain(std::move(device).error()));
+  return MakeVirtioPci(environment, id, kVirtioBlkPci.name, options, *std::move(device));
+}
+
 Result<std::unique_ptr<pci::Function>> Make(const DeviceEnvironment& environment,
                                             std::string_view id, const object::KeyValues& values) {
   TransportOptions options;
   HF_TRY(Config config, Parse(values, options));
+  const auto& find_image = environment.backends.image;
+  if (block::StorageDaemon* const daemon = find_image ? find_image(config.drive) : nullptr) {
+    return MakeServed(environment, id, options, config, *daemon);
+  }
   if (config.num_queues == kAutoQueues) {
     config.num_queues = std::clamp(environment.cpus, 1U, kMostAutoQueues);
   }

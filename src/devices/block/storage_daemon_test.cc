@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "devices/block/storage_daemon.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "devices/vhost_user/test_backend.h"
+#include "devices/virtio/test_driver.h"
+#include "devices/virtio/vhost_user_models.h"
+
+namespace holdfast::devices::block {
+namespace {
+
+using ::testing::HasSubstr;
+using virtio::BytesOf;
+using virtio::TestDriver;
+
+constexpr std::uint32_t kSector = 512;
+
+std::vector<std::byte> Request(std::uint32_t type, std::uint64_t sector,
+                               std::span<const std::byte> data = {}) {
+  std::vector<std::byte> bytes(16);
+  std::memcpy(bytes.data(), &type, sizeof type);
+  std::memcpy(bytes.data() + 8, &sector, sizeof sector);
+  bytes.insert(bytes.end(), data.begin(), data.end());
+  return bytes;
+}
+
+// The process that waits for the object's daemon: this process's only child.
+pid_t OnlyChild() {
+  std::ifstream children("/proc/thread-self/children");
+  pid_t pid = -1;
+  children >> pid;
+  return pid;
+}
+
+class StorageDaemonTest : public ::testing::Test {
+ protected:
+  StorageDaemonTest()
+      : folder_(std::filesystem::temp_directory_path() /
+                ("storage_daemon_" + std::to_string(::getpid()))) {
+    std::filesystem::create_directories(folder_);
+  }
+  ~StorageDaemonTest() override {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+  void SetUp() override {
+    if (::access(vhost_user::kStorageDaemon, X_OK) != 0) {
+      GTEST_SKIP() << vhost_user::kStorageDaemon << " is not installed";
+    }
+    auto loop = EventLoop::Create();
+    ASSERT_TRUE(loop);
+    loop_ = *std::move(loop);
+  }
+
+  std::string Path(const char* name) const { return (folder_ / name).string(); }
+
+  // The smallest qcow2 image: a header, a reference table and one block of it, a mapping of
+  // nothing.
+  std::string MakeQcow2(std::uint64_t size) const {
+    constexpr std::size_t kCluster = 65536;
+    std::vector<unsigned char> bytes(4 * kCluster);
+    const auto put = [&](std::size_t at, std::uint64_t value, int width) {
+      for (int i = 0; i < width; ++i) {
+        bytes[at + static_cast<std::size_t>(i)] =
+            static_cast<unsigned char>(value >> (8 * (width - 1 - i)));
+      }
+    };
+    put(0, 0x514649fb, 4);
+    put(4, 2, 4);              // version
+    put(20, 16, 4);            // cluster bits
+    put(24, size, 8);          // disk
+    put(36, 1, 4);             // entries of the mapping
+    put(40, 3 * kCluster, 8);  // where it is
+    put(48, kCluster, 8);      // the reference table
+    put(56, 1, 4);
+    put(kCluster, 2 * kCluster, 8);
+    for (std::size_t i = 0; i < 4; ++i) put(2 * kCluster + 2 * i, 1, 2);
+    const std::string path = Path("disk, one.qcow2");
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(bytes.data()),
+               static_cast<std::streamsize>(bytes.size()));
+    return path;
+  }
+  static StorageDaemon::Config Of(const std::string& path) {
+    StorageDaemon::Config config{.node = {}, .format = "qcow2", .queues = 2};
+    config.node.filename = path;
+    return config;
+  }
+
+  const std::filesystem::path folder_;
+  std::unique_ptr<EventLoop> loop_;
+  virtio::TestMemory memory_{1 << 20};
+};
+
+TEST_F(StorageDaemonTest, ServesAnImageAndAnotherTakesItsPlaceWhenItDies) {
+  constexpr std::uint64_t kSize = 64 << 20;
+  const std::string path = MakeQcow2(kSize);
+  pid_t last = -1;
+  {
+    StorageDaemon daemon(Of(path));
+    auto disk = virtio::MakeVhostUserBlk(*loop_, memory_.space(), daemon.endpoint(), {});
+    ASSERT_TRUE(disk) << disk.error().ToString();
+    std::uint64_t sectors = 0;
+    (*disk)->ReadConfig(0, std::as_writable_bytes(std::span(&sectors, 1)));
+    EXPECT_EQ(sectors, kSize / kSector);
+    EXPECT_EQ((*disk)->queue_sizes().size(), 2U);
+    TestDriver driver(**disk, *loop_);
+    ASSERT_TRUE(driver.Start());
+    const std::string text(kSector, 'q');
+    const auto written = driver.Ask(0, Request(1, 5, BytesOf(text)), 1);
+    ASSERT_TRUE(written) << written.error().ToString();
+    EXPECT_EQ(written->data.at(0), std::byte{0});
+    const auto flushed = driver.Ask(0, Request(4, 0), 1);
+    ASSERT_TRUE(flushed);
+
+    last = OnlyChild();
+    ASSERT_GT(last, 0);
+    ASSERT_EQ(::kill(last, SIGKILL), 0);
+    const auto read = driver.Ask(1, Request(0, 5), kSector + 1);
+    ASSERT_TRUE(read) << read.error().ToString();
+    EXPECT_EQ(std::vector(read->data.begin(), read->data.begin() + kSector), BytesOf(text));
+    EXPECT_NE(OnlyChild(), last);
+    last = OnlyChild();
+    EXPECT_EQ(driver.needs_reset(), "");
+  }
+  EXPECT_NE(::kill(last, 0), 0) << "it has ended with its object";
+}
+
+TEST_F(StorageDaemonTest, OnceFrozenTheDriverHearsOfItsEnd) {
+  StorageDaemon daemon(Of(MakeQcow2(1 << 20)));
+  auto disk = virtio::MakeVhostUserBlk(*loop_, memory_.space(), daemon.endpoint(), {});
+  ASSERT_TRUE(disk) << disk.error().ToString();
+  TestDriver driver(**disk, *loop_);
+  ASSERT_TRUE(driver.Start());
+  daemon.Freeze();
+  ASSERT_EQ(::kill(OnlyChild(), SIGKILL), 0);
+  ASSERT_TRUE(driver.RunUntil([&] { return !driver.needs_reset().empty(); }));
+  EXPECT_THAT(driver.needs_reset(), HasSubstr("lost"));
+}
+
+TEST_F(StorageDaemonTest, SaysWhyAnImageIsNotServed) {
+  std::ofstream(Path("bad")) << "no image";
+  const struct {
+    std::string file;
+    std::string program;
+    const char* says;
+  } cases[] = {
+      {Path("bad"), "qemu-storage-daemon", "could not serve '"},
+      {Path("missing"), "qemu-storage-daemon", "could not serve '"},
+      {Path("bad"), "no-such-daemon", "needs no-such-daemon, which cannot be started"},
+  };
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.file + c.program);
+    StorageDaemon::Config config = Of(c.file);
+    config.program = c.program;
+    StorageDaemon daemon(config);
+    auto disk = virtio::MakeVhostUserBlk(*loop_, memory_.space(), daemon.endpoint(), {});
+    ASSERT_FALSE(disk);
+    EXPECT_THAT(daemon.Explain(std::move(disk).error()).message(), HasSubstr(c.says));
+  }
+}
+
+TEST(ImageFormatTest, RawIsNone) {
+  EXPECT_TRUE(IsImageFormat("qcow2"));
+  EXPECT_TRUE(IsImageFormat("vmdk"));
+  EXPECT_FALSE(IsImageFormat("raw"));
+  EXPECT_FALSE(IsImageFormat(""));
+}
+
+}  // namespace
+}  // namespace holdfast::devices::block
