@@ -12,6 +12,9 @@ namespace holdfast {
 namespace devices::block {
 class BlockGraph;
 }
+namespace devices::net {
+class Network;
+}
 namespace kvm {
 class Vm;
 }
@@ -51,6 +54,7 @@ struct VmContext {
   std::string cpu_model;     ///< "host"
   object::ObjectStore* objects = nullptr;
   devices::block::BlockGraph* block = nullptr;
+  devices::net::Network* network = nullptr;
   std::vector<DeviceType> device_types;
 
   std::function<machine::Machine&()> machine;

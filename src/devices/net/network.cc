@@ -4,15 +4,33 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <utility>
 
+#include "devices/net/frame.h"
 #include "devices/net/user_backend.h"
 
 namespace holdfast::devices::net {
 namespace {
 
 constexpr MacAddress kFirstMac = {0x52, 0x54, 0x00, 0x12, 0x34, 0x56};
+
+// A reverse ARP request in the card's name (RFC 903), which switches learn from.
+void SendRarp(const Nic& nic) {
+  constexpr std::size_t kSize = 60;
+  constexpr std::array<std::uint8_t, 10> kHead = {0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3};
+  std::array<std::uint8_t, kHeaderSize + kSize> packet{};
+  const MacAddress mac = nic.mac();
+  auto* at = std::fill_n(packet.begin() + kHeaderSize, mac.size(), std::uint8_t{0xff});
+  at = std::copy(mac.begin(), mac.end(), at);
+  at = std::copy(kHead.begin(), kHead.end(), at);
+  at = std::copy(mac.begin(), mac.end(), at) + 4;
+  std::copy(mac.begin(), mac.end(), at);
+  const iovec piece = {packet.data(), packet.size()};
+  // One that finds no room is lost; there are more rounds.
+  static_cast<void>(nic.backend()->Send(0, {&piece, 1}));
+}
 
 template <class... Ts>
 struct Overloaded : Ts... {
@@ -38,6 +56,7 @@ bool ReadMac(std::string_view text, MacAddress& mac) noexcept {
 }
 
 Network::~Network() {
+  loop_.CancelTimer(announce_timer_);
   while (!nics_.empty()) {
     nics_.back()->DropBackend();
     nics_.pop_back();
@@ -159,6 +178,39 @@ std::string Network::NextName(std::string_view model) {
   const auto number = std::count(models_.begin(), models_.end(), model);
   models_.emplace_back(model);
   return fmt::format("{}.{}", model, number);
+}
+
+Status Network::Announce(AnnounceTimes times) {
+  constexpr std::chrono::milliseconds kLongest{100000};
+  constexpr std::chrono::milliseconds kLargestStep{10000};
+  constexpr std::int64_t kMostRounds = 1000;
+  const auto within = [](std::chrono::milliseconds value, std::chrono::milliseconds most) {
+    return value.count() >= 1 && value <= most;
+  };
+  if (!within(times.initial, kLongest) || !within(times.longest, kLongest) ||
+      !within(times.step, kLargestStep) || times.rounds < 1 || times.rounds > kMostRounds) {
+    return Fail(Errc::kInvalidArgument, "announce-self: a value is out of range",
+                "initial and max are 1 to 100000, rounds is 1 to 1000, step 1 to 10000.");
+  }
+  loop_.CancelTimer(announce_timer_);
+  announce_ = std::move(times);
+  AnnounceRound(0);
+  return {};
+}
+
+void Network::AnnounceRound(std::int64_t round) {
+  for (Nic* const nic : nics_) {
+    const auto& only = announce_.cards;
+    if (!only.empty() && std::find(only.begin(), only.end(), nic->nic_name()) == only.end()) {
+      continue;
+    }
+    static_cast<void>(nic->Announce());
+    if (nic->backend() != nullptr && nic->link()) SendRarp(*nic);
+  }
+  if (round + 1 >= announce_.rounds) return;
+  const auto wait = std::min(announce_.initial + announce_.step * round, announce_.longest);
+  announce_timer_ =
+      loop_.AddTimer(EventLoop::Clock::now() + wait, [this, round] { AnnounceRound(round + 1); });
 }
 
 std::string Network::Line(const Nic& nic) const {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,18 +11,24 @@
 
 #include <holdfast/error.h>
 
+#include "base/event_loop.h"
 #include "devices/net/net_backend.h"
 #include "devices/net/netdev_config.h"
 #include "devices/net/nic.h"
 #include "devices/net/stream_backend.h"
 
-namespace holdfast {
-class EventLoop;
-}
-
 namespace holdfast::devices::net {
 
 class UserBackend;
+
+/// How often and how long cards announce themselves; the values without more are QEMU's.
+struct AnnounceTimes {
+  std::chrono::milliseconds initial{50};  ///< before the second round
+  std::chrono::milliseconds longest{550};
+  std::int64_t rounds = 5;
+  std::chrono::milliseconds step{100};  ///< each wait is longer by this
+  std::vector<std::string> cards = {};  ///< by name; empty: all
+};
 
 /// All network back ends of a machine, and the cards that use them. Outlives the cards.
 ///
@@ -62,6 +70,10 @@ class Network {
   MacAddress NextMac() const noexcept;
   /// A name for a card without id: "virtio-net-pci.0".
   std::string NextName(std::string_view model);
+  /// Lets cards make themselves known to the switches around: by their driver's help, or by a
+  /// frame in their name. Ends an announcement that is under way.
+  /// @return kInvalidArgument for times out of QEMU's ranges
+  Status Announce(AnnounceTimes times);
   /// Tells clients of the control protocol, if there are any.
   void Emit(std::string_view name, const nlohmann::json& data) const {
     if (emit_) emit_(name, data);
@@ -71,6 +83,7 @@ class Network {
   std::string Describe() const;
 
  private:
+  void AnnounceRound(std::int64_t round);
   std::string Line(const Nic& nic) const;
   std::string Line(const Entry& entry) const;
 
@@ -78,6 +91,8 @@ class Network {
   const EmitEvent emit_;
   std::vector<Entry> backends_;
   std::vector<Nic*> nics_;
+  AnnounceTimes announce_;
+  EventLoop::TimerId announce_timer_ = 0;
   std::vector<std::string> models_;  // of the names given so far
 };
 
