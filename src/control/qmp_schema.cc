@@ -169,7 +169,13 @@ std::vector<std::string> Schema::CommandNames() const {
 }
 
 Status Schema::CheckArguments(const Command& command, const Json& arguments) const {
-  return Validate(command.arguments, arguments, "");
+  if (!command.more_arguments) return Validate(command.arguments, arguments, "");
+  Json known = Json::object();
+  for (const Member& member : Find(command.arguments)->members) {
+    const auto found = arguments.find(Type::NameOf(member));
+    if (found != arguments.end()) known[std::string(Type::NameOf(member))] = *found;
+  }
+  return Validate(command.arguments, known, "");
 }
 
 Status Schema::CheckResult(const Command& command, const Json& result) const {
