@@ -76,7 +76,7 @@ def command_line(machine: Machine, log: Path, control: int, terminal: int) -> li
     # A socket a node, as in a real machine; the kernel warns about any other picture.
     sockets = 2 if machine.cpus % 2 == 0 else 1
     append = ("console=ttyS0 panic=-1 mitigations=off tsc=reliable "
-              f"tsc_early_khz={host_tsc_khz()} audit=0 apparmor=0 "
+              f"tsc_early_khz={host_tsc_khz()} no_timer_check audit=0 apparmor=0 "
               f"rdinit=/init printk.time=1 log_buf_len=4M {machine.append}").strip()
     drive = "file={},if=none,id={},format=raw,readonly=on"
     debian: list[str] = []

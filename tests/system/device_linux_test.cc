@@ -38,7 +38,7 @@ std::uint64_t Present(const MonitorProcess& monitor) {
 
 // Waits until no more than `bytes` of guest RAM are there.
 bool ShrinksTo(MonitorProcess& monitor, std::uint64_t bytes) {
-  for (int tries = 0; tries < 600 && monitor.running(); ++tries) {
+  for (int tries = 0; tries < 1200 && monitor.running(); ++tries) {
     if (Present(monitor) <= bytes) return true;
     monitor.ReadFor(0.1);
   }
@@ -46,47 +46,47 @@ bool ShrinksTo(MonitorProcess& monitor, std::uint64_t bytes) {
 }
 
 TEST_F(LinuxDevices, BalloonGivesMemoryBackToTheHost) {
-  // Uses 160 MiB, frees them, and waits.
+  // Uses 96 MiB, frees them, and waits.
   constexpr std::string_view kScript =
-      "head -c 167772160 /dev/zero >/tmp/fill; rm /tmp/fill; echo hf: filled; read line\n"
-      "head -c 100000000 /dev/zero >/tmp/fill; echo hf: again=$(wc -c </tmp/fill)\n";
+      "head -c 100663296 /dev/zero >/tmp/fill; rm /tmp/fill; echo hf: filled; read line\n"
+      "head -c 50000000 /dev/zero >/tmp/fill; echo hf: again=$(wc -c </tmp/fill)\n";
   MonitorProcess monitor(
-      Guest(kScript, {.ram = 384 * kMiB}) + Arguments{"-device", "virtio-balloon-pci"},
+      Guest(kScript, {.ram = 256 * kMiB}) + Arguments{"-device", "virtio-balloon-pci"},
       {.terminal = true});
   ASSERT_TEXT(monitor, "hf: filled");
   const std::uint64_t before = Present(monitor);
-  EXPECT_GE(before, 160 * kMiB);
+  EXPECT_GE(before, 128 * kMiB);
   monitor.Send(CtrlA('c'));
   ASSERT_TEXT(monitor, kPrompt);
-  RunCommand(monitor, "balloon 160");
-  EXPECT_TRUE(ShrinksTo(monitor, 161 * kMiB))
+  RunCommand(monitor, "balloon 128");
+  EXPECT_TRUE(ShrinksTo(monitor, 129 * kMiB))
       << Present(monitor) / kMiB << " MiB of " << before / kMiB << "\n"
       << monitor.Describe();
-  EXPECT_THAT(RunCommand(monitor, "info balloon"), HasSubstr("actual=160"));
+  EXPECT_THAT(RunCommand(monitor, "info balloon"), HasSubstr("actual=128"));
   // What was given away comes back when it is needed again.
-  RunCommand(monitor, "balloon 384");
+  RunCommand(monitor, "balloon 256");
   std::string actual;
-  for (int tries = 0; tries < 600 && actual.find("actual=384") == std::string::npos; ++tries) {
+  for (int tries = 0; tries < 1200 && actual.find("actual=256") == std::string::npos; ++tries) {
     monitor.ReadFor(0.1);
     actual = RunCommand(monitor, "info balloon");
   }
-  EXPECT_THAT(actual, HasSubstr("actual=384"));
+  EXPECT_THAT(actual, HasSubstr("actual=256"));
   monitor.Send(CtrlA('c') + "\n");
-  EXPECT_TEXT(monitor, "hf: again=100000000");
+  EXPECT_TEXT(monitor, "hf: again=50000000");
   EXPECT_ENDS(monitor, 0);
 }
 
 TEST_F(LinuxDevices, FreePageReportingGivesMemoryBackByItself) {
   constexpr std::string_view kScript =
-      "head -c 167772160 /dev/zero >/tmp/fill; echo hf: filled; read line\n"
+      "head -c 100663296 /dev/zero >/tmp/fill; echo hf: filled; read line\n"
       "rm /tmp/fill; echo hf: freed; read line\n";
-  MonitorProcess monitor(Guest(kScript, {.ram = 384 * kMiB}) +
+  MonitorProcess monitor(Guest(kScript, {.ram = 256 * kMiB}) +
                          Arguments{"-device", "virtio-balloon-pci,free-page-reporting=on"});
   ASSERT_TEXT(monitor, "hf: filled");
   const std::uint64_t before = Present(monitor);
   monitor.Send("\n");
   ASSERT_TEXT(monitor, "hf: freed");
-  EXPECT_TRUE(ShrinksTo(monitor, before - 100 * kMiB))
+  EXPECT_TRUE(ShrinksTo(monitor, before - 64 * kMiB))
       << Present(monitor) / kMiB << " MiB of " << before / kMiB << "\n"
       << monitor.Describe();
   monitor.Send("\n");

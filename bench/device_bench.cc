@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// The benchmarks of disks and networks, run in the lab: Holdfast and QEMU in turn, same kernel,
+// image and options.
+//   device_bench ROUNDS KERNEL INITRD [NAME]     NAME: only benchmarks whose name starts so
+// DEBIAN in the environment names the disk with a Debian system for boot_to_login.
+// Prints one JSON object a line: name, value, unit, baseline, baseline_value, ratio (medians).
+#include <fmt/format.h>
+#include <holdfast/units.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "process.h"
+#include "report.h"
+
+namespace holdfast::bench {
+namespace {
+
+using std::chrono::duration;
+using std::chrono::seconds;
+using std::chrono::steady_clock;
+using Command = std::vector<std::string>;
+
+constexpr seconds kLimit{600};
+constexpr const char* kDisk = "/tmp/bench-disk";
+constexpr std::uint64_t kDiskBytes = 64 * kMiB;
+constexpr int kMostRounds = 3;  // each is a boot
+constexpr std::uint64_t kRam = 512 * kMiB;
+
+struct Guest {
+  std::string kernel;
+  std::string initrd;
+};
+
+std::string Base64(const std::string& text) {
+  static constexpr char kDigits[] =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  std::uint32_t bits = 0;
+  int have = 0;
+  for (const char c : text) {
+    bits = bits << 8 | static_cast<unsigned char>(c);
+    for (have += 8; have >= 6; have -= 6) out += kDigits[bits >> (have - 6) & 63];
+  }
+  if (have > 0) out += kDigits[bits << (6 - have) & 63];
+  while (out.size() % 4 != 0) out += '=';
+  return out;
+}
+
+// A guest with a disk and a network that runs `words`.
+Command Line(const char* monitor, const Guest& guest, const std::string& words,
+             const std::string& disk) {
+  return {monitor,
+          "-M",
+          "q35",
+          "-accel",
+          "kvm",
+          "-cpu",
+          "host",
+          "-m",
+          "512M",
+          "-kernel",
+          guest.kernel,
+          "-initrd",
+          guest.initrd,
+          "-append",
+          "console=ttyS0 quiet hf.do=none " + words,
+          "-nodefaults",
+          "-display",
+          "none",
+          "-serial",
+          "stdio",
+          "-no-reboot",
+          "-drive",
+          fmt::format("file={},if=none,id=d0,format=raw,cache=none", disk),
+          "-device",
+          "virtio-blk-pci,drive=d0,disable-legacy=on",
+          "-netdev",
+          "user,id=n0",
+          "-device",
+          "virtio-net-pci,netdev=n0,disable-legacy=on"};
+}
+
+std::string Script(const std::string& work) {
+  return "hf.end=wait hf.sh=" +
+         Base64(fmt::format("echo hf: begin\n{} 2>/dev/null\necho hf: end\n", work));
+}
+
+// User and system time of a process, guest included.
+Result<double> CpuSeconds(pid_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/stat", pid));
+  std::string text;
+  std::getline(file, text);
+  const std::size_t name_end = text.rfind(')');
+  unsigned long user = 0;
+  unsigned long system = 0;
+  if (name_end == std::string::npos ||
+      std::sscanf(text.c_str() + name_end + 1,
+                  " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
+    return Fail(Errc::kSystem, fmt::format("/proc/{}/stat cannot be read", pid));
+  return static_cast<double>(user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+}
+
+// Seconds from "hf: begin" to "hf: end": by the clock, or of the process's CPU time.
+Result<double> Timed(const Command& command, bool cpu) {
+  HF_TRY(Process process, Process::Start(command, Process::Watch::kOutput));
+  HF_TRY_STATUS(process.WaitForText("hf: begin", kLimit));
+  const auto begin = steady_clock::now();
+  HF_TRY(const double cpu_begin, CpuSeconds(process.pid()));
+  HF_TRY_STATUS(process.WaitForText("hf: end", kLimit));
+  const auto end = steady_clock::now();
+  HF_TRY(const double cpu_end, CpuSeconds(process.pid()));
+  return cpu ? cpu_end - cpu_begin : duration<double>(end - begin).count();
+}
+
+Result<double> Overhead(const Command& command) {
+  HF_TRY(Process process, Process::Start(command, Process::Watch::kOutput));
+  HF_TRY_STATUS(process.WaitForText("hf: end", kLimit));
+  HF_TRY(const Memory memory, ResidentMemory(process.pid(), kRam));
+  return static_cast<double>(memory.other) / static_cast<double>(kMiB);
+}
+
+Result<double> BootToLogin(const Command& command) {
+  HF_TRY(Process process, Process::Start(command, Process::Watch::kOutput));
+  HF_TRY_STATUS(process.WaitForText("login:", kLimit));
+  return duration<double>(steady_clock::now() - process.started()).count();
+}
+
+bool MakeDisk() {
+  std::ofstream file(kDisk, std::ios::binary);
+  const std::string part(kMiB, '\x5a');
+  for (std::uint64_t at = 0; at < kDiskBytes; at += kMiB) file << part;
+  return file.good();
+}
+
+void Run(Report& report, int rounds, const Guest& guest) {
+  rounds = std::min(rounds, kMostRounds);
+  constexpr const char* kOurs = "holdfast";
+  constexpr const char* kTheirs = "qemu-system-x86_64";
+  struct Work {
+    const char* name;
+    const char* shell;
+  };
+  for (const Work& work : {
+           Work{"blk/read_1M", "dd if=/dev/vda of=/dev/null bs=1M iflag=direct"},
+           Work{"blk/write_1M", "dd if=/dev/zero of=/dev/vda bs=1M count=64 oflag=direct"},
+           Work{"blk/read_4k", "dd if=/dev/vda of=/dev/null bs=4k count=2048 iflag=direct"},
+           Work{"blk/write_4k", "dd if=/dev/zero of=/dev/vda bs=4k count=2048 oflag=direct"},
+       }) {
+    for (const bool cpu : {false, true}) {
+      const auto of = [&](const char* monitor) {
+        return [command = Line(monitor, guest, Script(work.shell), kDisk), cpu] {
+          return Timed(command, cpu);
+        };
+      };
+      report.Compare(fmt::format("{}{}", work.name, cpu ? "/cpu" : ""), "s", "qemu q35", of(kOurs),
+                     of(kTheirs), rounds);
+    }
+  }
+  const auto overhead = [&](const char* monitor) {
+    return [command = Line(monitor, guest, Script("hf-dhcp eth0; cat /dev/vda >/dev/null"),
+                           kDisk)] { return Overhead(command); };
+  };
+  report.Compare("overhead_devices", "MiB", "qemu q35", overhead(kOurs), overhead(kTheirs), rounds);
+  if (const char* debian = std::getenv("DEBIAN")) {
+    const auto boot = [&](const char* monitor) {
+      return [command = Line(monitor, guest, "hf.root=/dev/vda systemd.show_status=0", debian)] {
+        return BootToLogin(command);
+      };
+    };
+    report.Compare("boot_to_login", "s", "qemu q35", boot(kOurs), boot(kTheirs), rounds);
+  }
+}
+
+}  // namespace
+}  // namespace holdfast::bench
+
+int main(int argc, char** argv) {
+  const int rounds = argc == 4 || argc == 5 ? std::atoi(argv[1]) : 0;
+  if (rounds < 1) {
+    std::fputs("usage: device_bench ROUNDS KERNEL INITRD [NAME]\n", stderr);
+    return 1;
+  }
+  if (!holdfast::bench::MakeDisk()) {
+    std::perror("device_bench: /tmp/bench-disk");
+    return 1;
+  }
+  holdfast::bench::Report report("device_bench", rounds, argc == 5 ? argv[4] : "");
+  holdfast::bench::Run(report, rounds, {argv[2], argv[3]});
+  return report.exit_status();
+}
