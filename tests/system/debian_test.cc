@@ -7,6 +7,8 @@
 #include <holdfast/units.h>
 
 #include <cstdlib>
+#include <ostream>
+#include <vector>
 
 #include "system/device_guest.h"
 
@@ -76,11 +78,42 @@ class LinuxDebian : public LinuxDeviceTest {
   }
 };
 
-TEST_F(LinuxDebian, BootsToALoginAndServesAndPowersOffCleanlyOnABlockDevice) {
+// How the disk is attached; {} is its path.
+struct Attachment {
+  const char* name;
+  std::vector<const char*> arguments;
+  const char* root;
+};
+
+void PrintTo(const Attachment& attachment, std::ostream* out) {
+  *out << attachment.name;
+}
+
+std::vector<Attachment> Attachments() {
+  std::vector<Attachment> all = {{"blk",
+                                  {"-drive", "file={},if=none,id=d0,format=raw,cache=none",
+                                   "-device", "virtio-blk-pci,drive=d0"},
+                                  "/dev/vda"}};
+  if (LongForm()) {
+    all.push_back(
+        {"scsi",
+         {"-device", "virtio-scsi-pci,id=scsi0", "-drive",
+          "file={},if=none,id=d0,format=raw,cache=none", "-device", "scsi-hd,drive=d0,bus=scsi0.0"},
+         "/dev/sda"});
+  }
+  return all;
+}
+
+class LinuxDebianOn : public LinuxDebian, public ::testing::WithParamInterface<Attachment> {};
+INSTANTIATE_TEST_SUITE_P(, LinuxDebianOn, ::testing::ValuesIn(Attachments()),
+                         ::testing::PrintToStringParamName());
+
+TEST_P(LinuxDebianOn, BootsToALoginAndServesAndPowersOffCleanly) {
   const std::string disk = std::getenv("HOLDFAST_DEBIAN");
-  LiveADay({"-drive", fmt::format("file={},if=none,id=d0,format=raw,cache=none", disk), "-device",
-            "virtio-blk-pci,drive=d0"},
-           "/dev/vda");
+  Arguments arguments;
+  for (const char* word : GetParam().arguments)
+    arguments.push_back(fmt::format(fmt::runtime(word), disk));
+  LiveADay(arguments, GetParam().root);
   ExpectClean(disk);
 }
 

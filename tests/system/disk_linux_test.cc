@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <holdfast/units.h>
+#include <signal.h>
 
 #include <cstdlib>
 
@@ -115,6 +116,39 @@ TEST_F(LinuxDisk, ScsiHdReadsAndWritesAndScsiCdIsRead) {
   EXPECT_EQ(ValueOf(monitor, "copied"), "yes") << monitor.Describe();
   EXPECT_EQ(ValueOf(monitor, "cd"), "yes") << monitor.Describe();
   ExpectCopied(path);
+}
+
+// Goes through the records that an earlier guest had synced, then writes more, each a line that is
+// as long as a page and says which it is. "hf: synced" comes only after the flush.
+std::string LogScript(int synced) {
+  return fmt::format(
+      "dd if=/dev/vda bs=4k skip=1 count={} iflag=direct | awk '$1 != NR {{ print \"hf: lost=\" NR "
+      "}} "
+      "END {{ print \"hf: checked=\" NR }}'\n"
+      "i={}\n"
+      "while [ $i -lt 1000 ]; do i=$((i+1)); printf '%4095d\\n' $i >/tmp/r\n"
+      "dd if=/tmp/r of=/dev/vda bs=4k seek=$i conv=notrunc,fsync 2>/dev/null && echo hf: "
+      "synced=$i\n"
+      "done\n",
+      synced, synced);
+}
+
+TEST_F(LinuxDisk, WhatTheGuestSyncedIsThereAfterTheMonitorWasKilled) {
+  const std::string path = MakeFile("disk", std::string(1024 * 4096, '\0'));
+  int synced = 0;
+  for (int round = 0; round < (LongForm() ? 20 : 2); ++round) {
+    MonitorProcess monitor(Guest(LogScript(synced)) + BlkDisk(path, ",cache=none", ""));
+    ASSERT_TEXT(monitor, fmt::format("hf: checked={}\r", synced));
+    ASSERT_EQ(monitor.output().find("hf: lost"), std::string::npos) << monitor.Describe();
+    ASSERT_TEXT(monitor, fmt::format("hf: synced={}\r", synced + 10 + 3 * round % 7));
+    ASSERT_TRUE(monitor.Signal(SIGKILL));
+    ASSERT_TRUE(monitor.WaitForExit());
+    synced = std::atoi(ValueOf(monitor, "synced").c_str());
+    const std::string all = Contents(path);
+    for (int i = 1; i <= synced; ++i)
+      ASSERT_EQ(all.substr(static_cast<std::size_t>(i) * 4096, 4096), fmt::format("{:>4095}\n", i))
+          << "round " << round;
+  }
 }
 
 }  // namespace
