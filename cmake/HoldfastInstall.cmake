@@ -95,6 +95,8 @@ set(CPACK_DEBIAN_COMPRESSION_TYPE xz)
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_NAME holdfast)
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_SECTION admin)
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_SHLIBDEPS ON)
+# Loaded when the first user network is made, so that no program shows it.
+set(CPACK_DEBIAN_RUNTIME_PACKAGE_RECOMMENDS "libslirp0 (>= 4.7.0)")
 # Reads disk images that are not raw.
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_SUGGESTS "qemu-system-common")
 set(CPACK_COMPONENT_RUNTIME_DESCRIPTION "virtual machine monitor with guest RAM in guest_memfd
