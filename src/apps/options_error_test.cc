@@ -183,10 +183,12 @@ TEST(OptionsErrorTest, ConsolesAndDevices) {
 TEST(OptionsErrorTest, RunAndDebug) {
   Check({
       {{"-uuid", "xx"}, "-uuid xx: failed to parse UUID string: wrong format"},
-      {{"-action", "panic=none"},
-       "-action panic=none: Parameter 'panic' does not accept value 'none'"},
-      {{"-action", "watchdog=none"},
-       "-action watchdog=none: QEMU has the parameter 'watchdog', Holdfast does not have it yet"},
+      {{"-action", "panic=run"},
+       "-action panic=run: Parameter 'panic' does not accept value 'run'"},
+      {{"-action", "watchdog=bark"},
+       "-action watchdog=bark: Parameter 'watchdog' does not accept value 'bark'"},
+      {{"-watchdog-action", "bark"},
+       "-watchdog-action bark: Parameter 'watchdog' does not accept value 'bark'"},
       {{"-action", "foo=1"}, "-action foo=1: Invalid parameter 'foo'"},
       {{"-name", "a,foo=1"}, "-name a,foo=1: Invalid parameter 'foo'"},
       {{"-msg", "timestamp=maybe"},

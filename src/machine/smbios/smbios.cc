@@ -34,6 +34,12 @@ std::uint8_t Byte(std::uint64_t value) {
   return static_cast<std::uint8_t>(std::min<std::uint64_t>(value, 0xff));
 }
 
+Result<std::vector<std::byte>> ReadFor(std::string_view key, const std::string& path) {
+  auto bytes = ReadWholeFile(path, kMostBytes);
+  if (!bytes) return Fail(std::move(bytes).error().Wrap(fmt::format("-smbios {}={}", key, path)));
+  return bytes;
+}
+
 Bytes BuildBios(const SmbiosConfig::Bios& bios) {
   constexpr std::uint64_t kNoCharacteristics = 1 << 3;
   constexpr std::uint8_t kTargetedContent = 1 << 2;
@@ -111,7 +117,7 @@ Result<Bytes> BuildOemStrings(const std::vector<SmbiosConfig::OemString>& string
   for (const SmbiosConfig::OemString& string : strings) {
     std::string text = string.value;
     if (!string.path.empty()) {
-      HF_TRY(const std::vector<std::byte> bytes, ReadWholeFile(string.path, kMostBytes));
+      HF_TRY(const std::vector<std::byte> bytes, ReadFor("type=11,path", string.path));
       text.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     }
     if (text.empty() || text.front() == '\0') {
@@ -205,7 +211,7 @@ struct Collection {
 Result<Collection> ReadFiles(const std::vector<std::string>& files) {
   Collection all;
   for (const std::string& path : files) {
-    HF_TRY(const std::vector<std::byte> bytes, ReadWholeFile(path, kMostBytes));
+    HF_TRY(const std::vector<std::byte> bytes, ReadFor("file", path));
     HF_TRY_STATUS(CheckStructure(path, bytes));
     all.from_files.insert(std::to_integer<std::uint8_t>(bytes[0]));
     for (const std::byte byte : bytes) all.bytes.push_back(std::to_integer<std::uint8_t>(byte));
