@@ -53,7 +53,7 @@ class HttpServer {
 
   const std::string body_;
   std::uint16_t port_ = 0;
-  UniqueFd listener_;  // behind port_, which it sets
+  UniqueFd listener_;    // behind port_, which it sets
   std::jthread thread_;  // last: it uses the others
 };
 
