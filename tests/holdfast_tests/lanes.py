@@ -206,8 +206,8 @@ def native(plan: Plan) -> Counts:
 # The exit status of lab/run when the lab hung or died.
 _LAB_DIED = 124
 _MOST_LABS = 3
-# TCG's emulation of nested virtualisation errs now and then (docs/lab.md), and a machine whose KVM is
-# shared is late now and then. What fails there is tried once more, and shown; more failures than
+# TCG's emulation of nested virtualisation errs now and then (docs/lab.md), and a machine whose KVM
+# is shared is late now and then. What fails there is tried once more, and shown; more failures than
 # this are not their doing.
 _MOST_SECOND_TRIES = 3
 _SANITIZER_REPORTS = ("WARNING: ThreadSanitizer", "ERROR: AddressSanitizer",
