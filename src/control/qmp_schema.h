@@ -70,8 +70,8 @@ class Schema {
     std::string result = {};     ///< empty: the empty object
     /// There may be arguments beside those of `arguments`; the handler judges them.
     bool more_arguments = false;
-    bool allow_oob = false;      ///< may be run with exec-oob
-    QmpHandler run = nullptr;    ///< null: the session itself does it
+    bool allow_oob = false;    ///< may be run with exec-oob
+    QmpHandler run = nullptr;  ///< null: the session itself does it
   };
 
   struct Command : CommandOptions {

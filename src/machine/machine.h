@@ -120,8 +120,8 @@ class Machine {
   /// Linux takes it as magic SysRq.
   void SendBreak(std::size_t port);
 
-  /// Makes a device for a machine that is built (`device_add`): behind a hotplug port, or on another
-  /// device's bus. @return why not, in QEMU's words
+  /// Makes a device for a machine that is built (`device_add`): behind a hotplug port, or on
+  /// another device's bus. @return why not, in QEMU's words
   Status AddDevice(const devices::DeviceRequest& request);
   /// Asks the guest to let a device go (`device_del`); when it has, Events::device_event says
   /// DEVICE_DELETED. @return kNotFound "Device 'ID' not found"; kInvalidArgument where it cannot go

@@ -30,8 +30,8 @@ struct MemoryMapEntry {
 using MemoryMap = std::vector<MemoryMapEntry>;
 
 /// The map of a PC with `ram` (PlanRam's answer, the first range starting at 0): conventional
-/// memory, EBDA, BIOS area with the ACPI tables, RAM from 1 MiB, PCI configuration space, the window of the interrupt
-/// controllers, RAM from 4 GiB. Ascending, without overlaps.
+/// memory, EBDA, BIOS area with the ACPI tables, RAM from 1 MiB, PCI configuration space, the
+/// window of the interrupt controllers, RAM from 4 GiB. Ascending, without overlaps.
 MemoryMap BuildMemoryMap(std::span<const RamRange> ram);
 
 /// The RAM entry that holds all of [base, base + size), null if none does.

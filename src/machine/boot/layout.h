@@ -27,9 +27,10 @@ inline constexpr LowRange kCmdline{GuestAddress(0x20000), 64 * kKiB};   // with 
 /// Conventional memory ends where a PC's extended BIOS data area starts.
 inline constexpr std::uint64_t kEbdaStart = 0x9fc00;
 inline constexpr std::uint64_t kVideoMemoryStart = 0xa0000;
-/// ACPI tables, and at its end SMBIOS. They lie in the BIOS area rather than at the top of low RAM: the area exists with
-/// every RAM size, 255 CPUs in 128 nodes fill a third of it, no kernel uses it as RAM anyway (so
-/// reclaiming it would gain nothing), and an RSDP here is found even by a kernel that scans for it.
+/// ACPI tables, and at its end SMBIOS. They lie in the BIOS area rather than at the top of low RAM:
+/// the area exists with every RAM size, 255 CPUs in 128 nodes fill a third of it, no kernel uses it
+/// as RAM anyway (so reclaiming it would gain nothing), and an RSDP here is found even by a kernel
+/// that scans for it.
 inline constexpr LowRange kAcpiArea{GuestAddress(0xe0000), 128 * kKiB};
 /// The SMBIOS tables end where that area ends, and take up at most so much.
 inline constexpr std::uint64_t kSmbiosMost = 64 * kKiB;
