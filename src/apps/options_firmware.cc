@@ -188,7 +188,7 @@ Status SetType(SmbiosConfig& config, std::uint64_t type, const KeyValues& values
     case 1:
       return SetFields<System>(kSystem, config.system, values);
     case 2:
-      if (!config.board) config.board.emplace();
+      if (!config.board) config.board = SmbiosConfig::Board{};
       return SetFields<Board>(kBoard, *config.board, values);
     case 3:
       return SetFields<Chassis>(kChassis, config.chassis, values);

@@ -114,7 +114,9 @@ TEST_F(SmbiosTest, SystemHasTheWordsOfTheCommandLine) {
                     .uuid = "00112233-4455-6677-8899-aabbccddeeff",
                     .sku = "",
                     .family = "f"};
-  config_.board.emplace().location = "here";
+  SmbiosConfig::Board board;
+  board.location = "here";
+  config_.board = board;
   const auto tables = Good();
   const Structure& system = tables.find(1)->second;
   EXPECT_EQ(system.bytes.size(), 0x1bU);
