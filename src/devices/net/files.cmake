@@ -16,4 +16,5 @@ set(DEVICES_NET_TESTS
   net/netdev_config_test.cc
   net/network_test.cc
   net/socket_backend_test.cc
+  net/tap_backend_test.cc
   net/user_backend_test.cc)

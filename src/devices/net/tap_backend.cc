@@ -135,6 +135,7 @@ Status TapBackend::Prepare(UniqueFd queue) {
   // Until a driver has said what it can take.
   static_cast<void>(::ioctl(queue.get(), TUNSETOFFLOAD, 0));
   ports_.push_back(std::make_unique<Port>(std::move(queue)));
+  UseQueue(queue_pairs() - 1, false);
   return {};
 }
 
@@ -159,15 +160,26 @@ Status TapBackend::SetOffloads(std::uint64_t features) {
   return {};
 }
 
+// Tells the kernel whether to put frames into this queue: in one that the driver does not use they
+// would be lost. The first is always in use. Fails harmlessly where nothing changes.
+void TapBackend::UseQueue(unsigned pair, bool use) const noexcept {
+  if (pair == 0) return;
+  ifreq request{};
+  request.ifr_flags = use ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE;
+  static_cast<void>(::ioctl(ports_[pair]->fd(), TUNSETQUEUE, &request));
+}
+
 unsigned TapBackend::queue_pairs() const noexcept {
   return static_cast<unsigned>(ports_.size());
 }
 
 Status TapBackend::Attach(unsigned pair, EventLoop& loop, Receiver receiver) {
+  UseQueue(pair, true);
   return ports_.at(pair)->Attach(loop, std::move(receiver));
 }
 void TapBackend::Detach(unsigned pair) {
   ports_.at(pair)->Detach();
+  UseQueue(pair, false);
 }
 void TapBackend::ReceiverReady(unsigned pair) {
   ports_.at(pair)->ReceiverReady();

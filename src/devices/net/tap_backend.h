@@ -16,11 +16,11 @@ namespace holdfast::devices::net {
 
 /// `-netdev tap`.
 struct TapConfig {
-  std::string name;              ///< ifname=; empty: the kernel chooses
-  std::vector<int> fds;          ///< fd=, fds=: queues that the process was started with
+  std::string name = {};         ///< ifname=; empty: the kernel chooses
+  std::vector<int> fds = {};     ///< fd=, fds=: queues that the process was started with
   unsigned queues = 1;           ///< without fds
-  std::string script;            ///< run with the name when it is there; empty: none
-  std::string down_script;       ///< likewise, before it goes
+  std::string script = {};       ///< run with the name when it is there; empty: none
+  std::string down_script = {};  ///< likewise, before it goes
   bool script_optional = false;  ///< nothing is run where there is no such file
   bool down_script_optional = false;
 };
@@ -57,6 +57,7 @@ class TapBackend final : public NetBackend {
   Status AddQueue();
   Status TakeQueue(int fd);
   Status Prepare(UniqueFd queue);
+  void UseQueue(unsigned pair, bool use) const noexcept;
   Status RunScript(const std::string& path) const;
 
   const std::string id_;
