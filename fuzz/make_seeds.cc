@@ -164,6 +164,38 @@ void SaveVirtioPci(const std::filesystem::path& folder) {
   SaveText(folder, "request", input);
 }
 
+// A driver's way to an interrupt and a doorbell, and a removal. fuzz_pci.cc says how accesses are
+// written down.
+void SavePci(const std::filesystem::path& folder) {
+  std::string input;
+  const auto step = [&input](unsigned what, std::uint32_t where, std::uint64_t value) {
+    input += static_cast<char>(what);
+    for (unsigned i = 0; i < 4; ++i) input += static_cast<char>(where >> (8 * i));
+    for (unsigned i = 0; i < 8; ++i) input += static_cast<char>(value >> (8 * i));
+  };
+  constexpr unsigned kWord = 0x28;  // a write of 2 bytes
+  constexpr unsigned kLong = 0x30;  // of 4
+  const auto config = [&](unsigned slot, unsigned reg, std::uint64_t value) {
+    step(kWord | 2, (slot << 15 | reg) << 1, value);
+  };
+  step(kLong, 0, 0x80000800);
+  step(0x10 | 0, 4, 0);
+  config(1, 0x04, 7);
+  step(kLong | 4, 12, 0);  // vector 0 is let through
+  config(1, 0x7e, 0x8000);
+  step(kLong | 3, 8, 0);
+  step(kLong | 3, 16, 1);
+  step(kLong | 2, (1U << 15 | 0x10) << 1, 0xd0000000);
+  config(2, 0x04, 7);
+  config(2, 0x60, 0x1169);
+  step(6, 0, 0);
+  config(2, 0x60, 0x1769);
+  step(7, 1, 0);
+  step(6, 0, 0);
+  step(7, 0, 0);
+  SaveText(folder, "steps", input);
+}
+
 // Requests as fuzz_virtio_blk.cc and fuzz_scsi.cc write them down.
 void SaveDisks(const std::filesystem::path& blk, const std::filesystem::path& scsi) {
   const auto with = [](std::string head, std::string_view body) { return head.append(body); };
@@ -245,6 +277,7 @@ int main(int argc, char** argv) {
   SaveOptions(root / "options");
   SaveVirtqueues(root / "virtqueue");
   SaveVirtioPci(root / "virtio_pci");
+  SavePci(root / "pci");
   SaveVhostUser(root / "vhost_user");
   SaveDisks(root / "virtio_blk", root / "scsi");
   SaveSmallDevices(root / "balloon", root / "virtio_serial");
