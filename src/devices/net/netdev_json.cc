@@ -33,7 +33,8 @@ Status Add(const std::string& key, const nlohmann::json& value, unsigned depth,
     return Fail(Errc::kInvalidArgument,
                 fmt::format("Invalid parameter type for '{}', expected: string, integer, boolean, "
                             "object or list",
-                            key));
+                            key),
+                "Null and fractions mean nothing here; leave the member out.");
   }
   return {};
 }
