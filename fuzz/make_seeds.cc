@@ -114,6 +114,17 @@ void SaveVirtqueues(const std::filesystem::path& folder) {
   }
 }
 
+// Steps as fuzz_virtio_net.cc reads them: a frame sent, a buffer, a frame that arrives, a filter.
+void SaveNetwork(const std::filesystem::path& folder) {
+  using namespace std::string_literals;
+  const std::string send = "\x83\x48\0"s + std::string(64, '\x11');
+  const std::string buffer = "\x82\x7f\x07"s;
+  const std::string arrive = "\x40"s + std::string(32, '\x22') + "\x08\0"s;
+  const std::string control = "\x8b\x04\0\0\0\0\0\x01\0"s;
+  SaveText(folder, "split", "\x01"s + send + buffer + arrive + control);
+  SaveText(folder, "packed", "\0"s + buffer + buffer + arrive + control + arrive + send);
+}
+
 // A request of each kind. fuzz/virtio_requests.h says how they are written down.
 void SaveSmallDevices(const std::filesystem::path& balloon, const std::filesystem::path& serial) {
   using namespace std::string_literals;  // NOLINT(google-build-using-namespace): for the zeroes
@@ -280,6 +291,7 @@ int main(int argc, char** argv) {
   SavePci(root / "pci");
   SaveVhostUser(root / "vhost_user");
   SaveDisks(root / "virtio_blk", root / "scsi");
+  SaveNetwork(root / "virtio_net");
   SaveSmallDevices(root / "balloon", root / "virtio_serial");
   return 0;
 }
