@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <future>
 #include <utility>
 
@@ -14,6 +15,9 @@ namespace holdfast::devices::virtio {
 namespace {
 
 using namespace regs;
+
+// How long a device says nothing more after it has told of a broken ring.
+constexpr std::chrono::seconds kQuietTime{10};
 
 // What PCI calls a device of this type, as in QEMU: base class, sub-class, interface.
 std::uint32_t ClassOf(std::uint16_t type) {

@@ -116,6 +116,7 @@ class PciTransport final : public pci::Function, private Transport {
   bool resetting_ HF_GUARDED_BY(mutex_) = false;
   bool started_ HF_GUARDED_BY(mutex_) = false;  // activation was posted, no reset has ended since
   std::uint64_t generation_ HF_GUARDED_BY(mutex_) = 0;  // counts resets: posted work may be stale
+  EventLoop::Clock::time_point quiet_until_ HF_GUARDED_BY(mutex_);  // for warnings
   std::vector<QueueRegisters> registers_ HF_GUARDED_BY(mutex_);
   std::optional<GuestAddress> notify_at_ HF_GUARDED_BY(mutex_);
   std::vector<unsigned> doorbells_ HF_GUARDED_BY(mutex_);  // queues that have one
