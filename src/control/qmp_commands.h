@@ -17,21 +17,21 @@ class Balloon;
 // get arguments that the schema has checked.
 namespace holdfast::control {
 
-void DefineActionCommands(Schema& schema);    // qmp_actions.cc
-void DefineBalloonCommands(Schema& schema);   // qmp_balloon.cc
-void DefineBlockQueries(Schema& schema);     // qmp_block.cc
-void DefineBlockCommands(Schema& schema);    // qmp_blockdev.cc
-void DefineControlCommands(Schema& schema);   // qmp_control.cc
-void DefineDeviceCommands(Schema& schema);    // qmp_device.cc
-void DefinePciCommands(Schema& schema);       // qmp_pci.cc
-void DefineMachineCommands(Schema& schema);   // qmp_machine.cc
-void DefineMemoryCommands(Schema& schema);    // qmp_memory.cc
-void DefineMemoryMapCommand(Schema& schema);  // memory_map.cc
-void DefineNetCommands(Schema& schema);       // qmp_net.cc
-void DefineObjectCommands(Schema& schema);    // qmp_qom.cc
-void DefineStatsCommands(Schema& schema);     // qmp_stats.cc
+void DefineActionCommands(Schema& schema);         // qmp_actions.cc
+void DefineBalloonCommands(Schema& schema);        // qmp_balloon.cc
+void DefineBlockQueries(Schema& schema);           // qmp_block.cc
+void DefineBlockCommands(Schema& schema);          // qmp_blockdev.cc
+void DefineControlCommands(Schema& schema);        // qmp_control.cc
+void DefineDeviceCommands(Schema& schema);         // qmp_device.cc
+void DefinePciCommands(Schema& schema);            // qmp_pci.cc
+void DefineMachineCommands(Schema& schema);        // qmp_machine.cc
+void DefineMemoryCommands(Schema& schema);         // qmp_memory.cc
+void DefineMemoryMapCommand(Schema& schema);       // memory_map.cc
+void DefineNetCommands(Schema& schema);            // qmp_net.cc
+void DefineObjectCommands(Schema& schema);         // qmp_qom.cc
+void DefineStatsCommands(Schema& schema);          // qmp_stats.cc
 void DefineVmGenerationIdCommand(Schema& schema);  // qmp_vmgenid.cc
-void DefineTraceCommands(Schema& schema);     // qmp_trace.cc
+void DefineTraceCommands(Schema& schema);          // qmp_trace.cc
 
 /// The failing return value of a handler.
 inline tl::unexpected<QmpError> QmpFail(std::string desc, std::string hint = {}) {

@@ -35,7 +35,7 @@ class PciServices;
 namespace block {
 class Drive;
 class StorageDaemon;
-}
+}  // namespace block
 namespace net {
 class NetBackend;
 class Network;
