@@ -71,6 +71,7 @@ class VcpuThread {
   bool WaitForRun() HF_EXCLUDES(mutex_);
   void RunGuest();
   void HandleExit();
+  bool NothingWasBeingDelivered() const;
   void HandleIo();
   void HandleMmio();
   void Broken(Error error);
