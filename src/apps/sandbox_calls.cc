@@ -22,6 +22,10 @@ constexpr std::string_view kCommon[] = {
     "sched_getaffinity",
     // Signals, and the ends of thread and process.
     "rt_sigreturn", "rt_sigprocmask", "rt_sigaction", "sigaltstack", "restart_syscall", "rseq",
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    // How UndefinedBehaviorSanitizer finds out whether an object may be read.
+    "pipe2",
+#endif
     "set_robust_list", "exit", "exit_group"};
 
 constexpr std::string_view kWorker[] = {"epoll_create1",
