@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "devices/virtio/ring.h"
+#include "devices/virtio/ring_barrier.h"
 
 namespace holdfast::devices::virtio {
 namespace {
@@ -101,7 +102,7 @@ class PackedRing final : public Queue::Ring {
   bool NeedsNotification() override {
     const unsigned pushed = std::exchange(pushed_, 0);
     if (pushed == 0) return false;
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    RingBarrier();
     const auto flags = driver_event_.Load<std::uint16_t>(kEventFlags);
     if (flags == kEventsOff) return false;
     if (flags != kEventAtPosition || !layout_.event_index) return true;
@@ -126,7 +127,7 @@ class PackedRing final : public Queue::Ring {
     } else {
       device_event_.Store<std::uint16_t>(kEventFlags, kEventsOn);
     }
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    RingBarrier();
     return IsAvailable(next_);
   }
 

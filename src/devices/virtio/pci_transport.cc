@@ -309,13 +309,20 @@ void PciTransport::ConfigChanged() noexcept {
 }
 
 void PciTransport::NeedsReset(const Error& why) noexcept {
+  bool tell = false;
   {
     const MutexLock lock(mutex_);
     if ((status_ & kStatusNeedsReset) != 0 || resetting_) return;
     status_ |= kStatusNeedsReset;
+    // A guest may reset the device and break it again as often as it likes.
+    const EventLoop::Clock::time_point now = EventLoop::Clock::now();
+    tell = now >= quiet_until_;
+    if (tell) quiet_until_ = now + kQuietTime;
   }
-  log::Warn(
-      fmt::format("{}: {}; the device waits for the guest to reset it", label_, why.ToString()));
+  if (tell) {
+    log::Warn(
+        fmt::format("{}: {}; the device waits for the guest to reset it", label_, why.ToString()));
+  }
   ConfigChanged();
 }
 

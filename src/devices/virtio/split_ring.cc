@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "devices/virtio/ring.h"
+#include "devices/virtio/ring_barrier.h"
 
 namespace holdfast::devices::virtio {
 namespace {
@@ -64,7 +65,7 @@ class SplitRing final : public Queue::Ring {
     const std::uint16_t before = notified_used_;
     notified_used_ = next_used_;
     // The driver stores what it wants and then looks at the index; here it is the other way round.
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    RingBarrier();
     if (!layout_.event_index) {
       return (available_.Load<std::uint16_t>(kFlags) & kNoInterrupt) == 0;
     }
@@ -88,7 +89,7 @@ class SplitRing final : public Queue::Ring {
     } else {
       used_.Store<std::uint16_t>(kFlags, 0);
     }
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    RingBarrier();
     return available_.Load<std::uint16_t>(kIndex) != next_available_;
   }
 

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "devices/virtio/ring.h"
+#include "devices/virtio/ring_barrier.h"
 
 namespace holdfast::devices::virtio {
 
@@ -149,7 +150,7 @@ std::optional<TestQueue::Used> TestQueue::Take() {
 bool TestQueue::NeedsKick() {
   const std::uint16_t before = kicked_;
   kicked_ = next_;
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  RingBarrier();
   if (layout_.packed) {
     return memory_.Load<std::uint16_t>(layout_.device_area + 2) != 1;
   }
