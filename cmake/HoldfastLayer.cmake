@@ -35,3 +35,9 @@ function(hf_test name)
     set_property(GLOBAL APPEND PROPERTY HOLDFAST_UNIT_TESTS ${name})
   endif()
 endfunction()
+
+# hf_compile_alone(FILE ...): sources whose file-local names are also those of a neighbour, as each
+# device model has its kProperties. The presets that join files to compile faster leave them out.
+function(hf_compile_alone)
+  set_source_files_properties(${ARGN} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+endfunction()

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string_view>
 
 #include <holdfast/unique_fd.h>
@@ -36,11 +37,13 @@ constexpr Magic kMagics[] = {
     {"vpc", 0, "conectix"sv},      {"parallels", 0, "WithoutFreeSpace"sv},
 };
 
-// What an image looks like whose format nobody named; "raw" where it looks like nothing.
-std::string_view ProbeFormat(const std::string& path) {
+// What an image looks like whose format nobody named; "raw" where it looks like nothing, and
+// nothing where it cannot be opened: whoever opens it for use says why.
+std::optional<std::string_view> ProbeFormat(const std::string& path) {
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   std::array<char, 512> head{};
-  if (!fd || ::pread(fd.get(), head.data(), head.size(), 0) <= 0) return "raw";
+  if (!fd) return std::nullopt;
+  if (::pread(fd.get(), head.data(), head.size(), 0) <= 0) return "raw";
   const std::string_view start(head.data(), head.size());
   for (const Magic& magic : kMagics) {
     if (start.substr(magic.offset).starts_with(magic.bytes)) return magic.format;
@@ -51,12 +54,13 @@ std::string_view ProbeFormat(const std::string& path) {
 Status CheckFormat(const DriveRequest& drive) {
   if (drive.format_given || drive.cdrom) return {};
   const std::string& path = drive.node->filename;
-  const std::string_view format = ProbeFormat(path);
-  if (format != "raw") {
+  const std::optional<std::string_view> format = ProbeFormat(path);
+  if (!format) return {};
+  if (*format != "raw") {
     return Fail(Errc::kUnsupported,
                 fmt::format("'{}' looks like an image of the format {}, and no format was given",
-                            path, format),
-                fmt::format("Add format={}; if it is raw, add format=raw.", format));
+                            path, *format),
+                fmt::format("Add format={}; if it is raw, add format=raw.", *format));
   }
   log::Warn(
       fmt::format("Image format was not specified for '{}' and probing guessed raw. Specify "

@@ -19,10 +19,12 @@ LAB_KERNELS = ("6.18", "newest")
 # Programs that need /dev/kvm and have lanes of their own.
 _KVM_PROGRAMS = ("kvm_test", "system_test")
 SANITIZED = ("asan", "tsan")
-# The unit tests of a sanitizer's build; TSan has nothing to find where there is one thread.
-UNIT_TESTS = {"asan": ("unit_tests",),
-              "tsan": ("base_test", "block_test", "control_test", "devices_test", "machine_test",
-                       "memory_test", "net_test", "pci_test", "virtio_test")}
+# What is needed of the builds that tests do not need all of. TSan has nothing to find where there
+# is one thread; both programs are in the fuzz build for clang's warnings.
+TARGETS = {"asan": ("holdfast", "unit_tests"),
+           "tsan": ("holdfast", "base_test", "block_test", "control_test", "devices_test",
+                    "machine_test", "memory_test", "net_test", "pci_test", "virtio_test"),
+           "fuzz": ("holdfast", "holdfastctl", "fuzz_targets")}
 # A sanitizer's report must end the program with a status of its own, also in children.
 _SANITIZER_ENV = {"ASAN_OPTIONS": "abort_on_error=0:exitcode=99",
                   "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=99",
@@ -62,8 +64,8 @@ def build(preset: str) -> None:
     drive the monitor are the optimised build's.
     """
     command = [str(REPO / "tools/build"), preset]
-    if preset in SANITIZED:
-        command = [str(REPO / "tools/build"), "--only", preset, "holdfast", *UNIT_TESTS[preset]]
+    if preset in TARGETS:
+        command = [str(REPO / "tools/build"), "--only", preset, *TARGETS[preset]]
     if subprocess.run(command, check=False).returncode != 0:
         print("the build failed, so no test was run")
         print("0 passed, 1 failed, 0 skipped")

@@ -41,8 +41,6 @@ struct Position {
   }
 };
 
-}  // namespace
-
 /// The format of 2.8: one ring of descriptors that both sides write, told apart by wrap counters.
 class PackedRing final : public Queue::Ring {
  public:
@@ -168,6 +166,8 @@ class PackedRing final : public Queue::Ring {
   unsigned pushed_ = 0;  // ring entries given back since the driver was last thought of
   bool kicks_wanted_ = true;
 };
+
+}  // namespace
 
 Result<std::unique_ptr<Queue::Ring>> MakePackedRing(const AddressSpace& memory,
                                                     const QueueLayout& layout) {

@@ -75,8 +75,6 @@ class Queue {
   void set_position(std::uint32_t position) noexcept;
 
  private:
-  friend class SplitRing;
-  friend class PackedRing;
   explicit Queue(std::unique_ptr<Ring> ring);
   std::unique_ptr<Ring> ring_;
 };

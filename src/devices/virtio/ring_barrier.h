@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The barrier between what one side of a ring stores and what it then looks at.
-#ifndef HOLDFAST_DEVICES_VIRTIO_RING_BARRIER_H_
-#define HOLDFAST_DEVICES_VIRTIO_RING_BARRIER_H_
+#pragma once
 
 namespace holdfast::devices::virtio {
 
@@ -17,5 +16,3 @@ inline void RingBarrier() noexcept {
 }
 
 }  // namespace holdfast::devices::virtio
-
-#endif  // HOLDFAST_DEVICES_VIRTIO_RING_BARRIER_H_

@@ -17,8 +17,6 @@ constexpr std::uint64_t kUsedEntry = 8;
 constexpr std::uint16_t kNoInterrupt = 1;  // in the available ring's flags
 constexpr std::uint16_t kNoKick = 1;       // in the used ring's
 
-}  // namespace
-
 /// The format of 2.7: a table of descriptors, a ring of heads from the driver, one from the device.
 class SplitRing final : public Queue::Ring {
  public:
@@ -148,6 +146,8 @@ class SplitRing final : public Queue::Ring {
   std::uint16_t notified_used_ = 0;  // next_used_ when the driver was last thought of
   bool kicks_wanted_ = true;
 };
+
+}  // namespace
 
 Result<std::unique_ptr<Queue::Ring>> MakeSplitRing(const AddressSpace& memory,
                                                    const QueueLayout& layout) {
