@@ -8,8 +8,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
-#include <sstream>
 
 #include "holdfast/kvm_abi.h"
 #include "system/fixture.h"
@@ -198,12 +196,6 @@ TEST_F(BadInput, Places) {
 
 // ---- Kernels and initrds
 // ---------------------------------------------------------------------------
-
-std::string ReadAll(const std::string& path) {
-  std::ostringstream content;
-  content << std::ifstream(path, std::ios::binary).rdbuf();
-  return content.str();
-}
 
 // The beginning of a bzImage: a real one where there is one, else a made-up header that promises
 // more than follows.

@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <sstream>
 
 namespace holdfast::test {
 
@@ -19,6 +20,12 @@ Arguments operator+(Arguments left, const Arguments& right) {
   if (exit && exit->signal == 0 && exit->status == status) return ::testing::AssertionSuccess();
   return ::testing::AssertionFailure() << "should have ended with status " << status << "\n"
                                        << monitor.Describe();
+}
+
+std::string ReadAll(const std::string& path) {
+  std::ostringstream content;
+  content << std::ifstream(path, std::ios::binary).rdbuf();
+  return content.str();
 }
 
 SystemTest::SystemTest() {

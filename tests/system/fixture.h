@@ -52,6 +52,12 @@ class NativeTest : public SystemTest {
   Arguments Hello(std::string_view commands) const;
 };
 
+/// Lets hello's exit status become the monitor's.
+inline const Arguments kDebugExit = {"-device", "isa-debug-exit"};
+
+/// The content of a file; empty if there is none.
+std::string ReadAll(const std::string& path);
+
 /// Path of hello.elf: in HOLDFAST_GUESTS, by default ../guests beside the folder of the tests.
 std::string HelloPath();
 

@@ -15,7 +15,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <sstream>
 #include <thread>
 
 #include "support/guest_vm.h"
@@ -27,8 +26,6 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-const Arguments kDebugExit = {"-device", "isa-debug-exit"};
-
 // Polls until `done` or the time is over.
 template <typename Condition>
 bool Eventually(Condition done) {
@@ -39,12 +36,6 @@ bool Eventually(Condition done) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   return true;
-}
-
-std::string ReadAll(const std::string& path) {
-  std::ostringstream content;
-  content << std::ifstream(path, std::ios::binary).rdbuf();
-  return content.str();
 }
 
 // Reads from a stream until it has `text`, or its end, or no more time.

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <filesystem>
-#include <fstream>
 #include <sstream>
 
 #include "system/fixture.h"
@@ -16,14 +15,6 @@ namespace holdfast::test {
 namespace {
 
 using ::testing::HasSubstr;
-
-const Arguments kDebugExit = {"-device", "isa-debug-exit"};
-
-std::string ReadAll(const std::string& path) {
-  std::ostringstream content;
-  content << std::ifstream(path, std::ios::binary).rdbuf();
-  return content.str();
-}
 
 // A line of /proc/PID/task/TID/status of each thread of a process.
 std::vector<std::string> OfEachThread(pid_t pid, const std::string& field) {

@@ -15,8 +15,6 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-const Arguments kDebugExit = {"-device", "isa-debug-exit"};
-
 // "Nothing happens": long enough for what must not happen to happen, on this machine.
 constexpr double kShortWhile = 0.5;
 
