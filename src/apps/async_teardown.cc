@@ -19,6 +19,15 @@
 #include "apps/run_with.h"
 #include "apps/sandbox.h"
 
+#ifdef __SANITIZE_THREAD__
+// ThreadSanitizer's own clone() takes the child for a fork, with memory of its own: in both
+// processes it unlocks the same locks. The C library's other name for the function is not replaced.
+extern "C" int __clone(int (*function)(void*), void* stack, int flags, void* argument, ...);
+#define HF_CLONE __clone
+#else
+#define HF_CLONE ::clone
+#endif
+
 namespace holdfast::apps {
 namespace {
 
@@ -27,36 +36,39 @@ constexpr std::string_view kCallsOfTheWaiting[] = {"read", "write", "close", "ex
 
 // What the second process works with.
 struct Handover {
-  int alive = -1;  // read end of a pipe whose only write end is the first process's
-  int ready = -1;  // write end of a pipe: a byte when all is set up
+  int alive = -1;    // read end of a pipe whose only write end is the first process's
+  int ready = -1;    // write end of a pipe: a byte when all is set up
+  unsigned low = 0;  // the lower of the two, and the higher
+  unsigned high = 0;
   sock_fprog filter{};
 };
 
-void CloseAllBut(int one, int other) {
-  const auto low = static_cast<unsigned>(std::min(one, other));
-  const auto high = static_cast<unsigned>(std::max(one, other));
-  if (low > 0) ::syscall(SYS_close_range, 0U, low - 1, 0U);
-  if (high > low + 1) ::syscall(SYS_close_range, low + 1, high - 1, 0U);
-  ::syscall(SYS_close_range, high + 1, ~0U, 0U);
-}
-
 // All memory is shared with the first process, thread-local variables (errno) included: once that
 // one goes on, this does nothing but wait. The filter makes it useless to somebody who gets hold
-// of the first process and writes into this stack.
-int WaitForTheEnd(void* argument) {
-  const Handover handover = *static_cast<const Handover*>(argument);
-  ::prctl(PR_SET_NAME, "cleanup");
-  CloseAllBut(handover.alive, handover.ready);
-  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+// of the first process and writes into this stack. System calls only: a sanitizer's own state is
+// the first process's as well, and not made for two.
+__attribute__((no_sanitize("address", "thread", "undefined"))) int WaitForTheEnd(void* argument) {
+  const Handover& handover = *static_cast<const Handover*>(argument);
+  const int alive = handover.alive;
+  const int ready = handover.ready;
+  ::syscall(SYS_prctl, PR_SET_NAME, "cleanup", 0, 0, 0);
+  if (handover.low > 0) ::syscall(SYS_close_range, 0U, handover.low - 1, 0U);
+  if (handover.high > handover.low + 1) {
+    ::syscall(SYS_close_range, handover.low + 1, handover.high - 1, 0U);
+  }
+  ::syscall(SYS_close_range, handover.high + 1, ~0U, 0U);
+  if (::syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
       ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &handover.filter) != 0 ||
-      ::syscall(SYS_write, handover.ready, "r", 1) != 1) {
-    ::_exit(EXIT_FAILURE);
+      ::syscall(SYS_write, ready, "r", 1) != 1) {
+    ::syscall(SYS_exit_group, EXIT_FAILURE);
   }
-  ::syscall(SYS_close, handover.ready);
+  // From the byte on the first process goes on, and the handover goes with its stack.
+  ::syscall(SYS_close, ready);
   char byte = 0;
-  while (::syscall(SYS_read, handover.alive, &byte, 1) > 0) {
+  while (::syscall(SYS_read, alive, &byte, 1) > 0) {
   }
-  ::_exit(EXIT_SUCCESS);
+  ::syscall(SYS_exit_group, EXIT_SUCCESS);
+  return EXIT_SUCCESS;
 }
 
 struct Pipe {
@@ -77,13 +89,15 @@ Status StartAsyncTeardown() {
   HF_TRY(Pipe ready, MakePipe());
   HF_TRY(Mapping stack, Mapping::MapAnonymous(kStackSize, "stack for async-teardown"));
   Handover handover{.alive = alive.read_end.get(), .ready = ready.write_end.get()};
+  handover.low = static_cast<unsigned>(std::min(handover.alive, handover.ready));
+  handover.high = static_cast<unsigned>(std::max(handover.alive, handover.ready));
   handover.filter = {.len = static_cast<unsigned short>(filter.size()), .filter = filter.data()};
   // Nobody's signals are for it: what ends the first process ends it too, in good time.
   sigset_t all;
   sigset_t before;
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  const int pid = ::clone(&WaitForTheEnd, stack.data() + stack.size(), CLONE_VM, &handover);
+  const int pid = HF_CLONE(&WaitForTheEnd, stack.data() + stack.size(), CLONE_VM, &handover);
   const int os_errno = errno;
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (pid < 0)
