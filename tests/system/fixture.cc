@@ -8,6 +8,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "support/guest_vm.h"
+
 namespace holdfast::test {
 
 Arguments operator+(Arguments left, const Arguments& right) {
@@ -26,6 +28,30 @@ std::string ReadAll(const std::string& path) {
   std::ostringstream content;
   content << std::ifstream(path, std::ios::binary).rdbuf();
   return content.str();
+}
+
+namespace {
+
+// How often `wanted` stands in `text` once the monitor's prompts are taken out.
+int CountWithoutPrompts(std::string text, std::string_view wanted) {
+  for (std::size_t at = 0; (at = text.find(kPrompt, at)) != std::string::npos;)
+    text.erase(at, kPrompt.size());
+  int count = 0;
+  for (std::size_t at = 0; (at = text.find(wanted, at)) != std::string::npos; at += wanted.size())
+    ++count;
+  return count;
+}
+
+}  // namespace
+
+bool SaysTwice(MonitorProcess& monitor, std::string_view text) {
+  constexpr double kPiece = 0.1;
+  const double limit = ScaledSeconds(MonitorProcess::kLong);
+  for (double waited = 0; waited < limit && CountWithoutPrompts(monitor.output(), text) < 2;
+       waited += kPiece) {
+    monitor.ReadFor(kPiece);
+  }
+  return CountWithoutPrompts(monitor.output(), text) == 2;
 }
 
 SystemTest::SystemTest() {

@@ -72,4 +72,8 @@ std::string CtrlA(char key);
 /// @return what it printed
 std::string RunCommand(MonitorProcess& monitor, std::string_view command);
 
+/// Waits until the guest has said `text` a second time. The prompt shares the stream with the guest
+/// and may come back in the middle of a line. @return whether it has said it twice, no more
+bool SaysTwice(MonitorProcess& monitor, std::string_view text);
+
 }  // namespace holdfast::test

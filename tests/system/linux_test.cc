@@ -150,7 +150,7 @@ TEST_F(LinuxLifecycle, ObeysTheMonitorPrompt) {
   EXPECT_THAT(RunCommand(monitor, "info status"), HasSubstr("VM status: paused"));
   RunCommand(monitor, "cont");
   monitor.Send("system_reset\n");
-  EXPECT_TEXT(monitor, kInitLine);  // the second one
+  EXPECT_TRUE(SaysTwice(monitor, kInitLine)) << monitor.Describe();
   monitor.Send(CtrlA('x'));
   EXPECT_ENDS(monitor, 0);
   EXPECT_TRUE(monitor.TerminalIsAsBefore());

@@ -53,7 +53,8 @@ TEST_F(NativeSandbox, GuestsRunResetAndAnswerInIt) {
   EXPECT_THAT(RunCommand(monitor, "info status"), HasSubstr("VM status: running"));
   EXPECT_THAT(RunCommand(monitor, "info cpus"), HasSubstr("CPU #1"));
   monitor.Send("system_reset\n");
-  EXPECT_TEXT(monitor, kHelloLine);  // the kernel was read again
+  EXPECT_TRUE(SaysTwice(monitor, kHelloLine)) << "the kernel was not read again\n"
+                                              << monitor.Describe();
   monitor.Send("quit\n");
   EXPECT_ENDS(monitor, 0);
   EXPECT_TRUE(monitor.TerminalIsAsBefore());
