@@ -9,6 +9,8 @@
 
 #include <chrono>
 #include <csignal>
+#include <fstream>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -42,9 +44,8 @@ class TestBackend {
       ::execv(arguments[0], arguments.data());
       ::_exit(127);
     }
-    // A socket file is there once it is bound, and takes connections a moment later.
     const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
-    while (::access(socket_.c_str(), F_OK) != 0) {
+    while (!Listens()) {
       if (::waitpid(pid_, nullptr, WNOHANG) != 0 || std::chrono::steady_clock::now() > end) {
         return false;
       }
@@ -62,6 +63,20 @@ class TestBackend {
   }
 
  private:
+  // Whether somebody listens on the socket, by the kernel's list: the file is there a moment before
+  // that, and trying to connect would take the one connection that some programs accept.
+  bool Listens() const {
+    std::ifstream list("/proc/net/unix");
+    for (std::string line; std::getline(list, line);) {
+      // Num RefCount Protocol Flags Type St Inode Path; 0x10000 is __SO_ACCEPTCON.
+      std::istringstream words(line);
+      std::string number, references, protocol, flags, type, state, inode, path;
+      words >> number >> references >> protocol >> flags >> type >> state >> inode >> path;
+      if (flags == "00010000" && path == socket_) return true;
+    }
+    return false;
+  }
+
   std::vector<std::string> command_;
   std::string socket_;
   pid_t pid_ = -1;
