@@ -22,8 +22,9 @@ _FIRMWARE_FOLDERS = ("/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe/qem
 _FIRMWARE = ("bios-256k.bin", "bios-microvm.bin", "qboot.rom", "linuxboot.bin", "linuxboot_dma.bin",
              "multiboot.bin", "multiboot_dma.bin", "pvh.bin", "kvmvapic.bin", "vgabios-stdvga.bin",
              "efi-e1000e.rom", "efi-virtio.rom")
-# Loaded before the agent starts: the disks, the writable root, the hypervisor.
-_BOOT_MODULES = ("virtio_blk", "overlay", "kvm-amd")
+# Loaded before the agent starts: the disks, the writable root, the hypervisor, and what the kernel
+# does for network cards and sockets of guests.
+_BOOT_MODULES = ("virtio_blk", "overlay", "kvm-amd", "tun", "vhost_net", "vhost_vsock")
 
 
 def shared_libraries(programs: list[Path]) -> list[Path]:

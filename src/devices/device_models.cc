@@ -10,6 +10,7 @@
 #include "devices/scsi/scsi_models.h"
 #include "devices/virtio/serial_port.h"
 #include "devices/virtio/vhost_user_models.h"
+#include "devices/virtio/vhost_vsock.h"
 #include "devices/virtio/virtio_balloon.h"
 #include "devices/virtio/virtio_blk.h"
 #include "devices/virtio/virtio_net.h"
@@ -29,6 +30,7 @@ constexpr std::array kModels = {
     &scsi::kScsiHd,
     &virtio::kVhostUserBlkPci,
     &virtio::kVhostUserFsPci,
+    &virtio::kVhostVsockPci,
     &virtio::kVirtioBalloonPci,
     &virtio::kVirtioBlkPci,
     &virtio::kVirtioNetPci,

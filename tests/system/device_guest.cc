@@ -10,8 +10,6 @@
 
 #include <array>
 #include <chrono>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 namespace holdfast::test {
@@ -26,9 +24,10 @@ sockaddr_in Local(std::uint16_t port) {
 }
 
 // A listening socket on a free port.
-UniqueFd Listen(std::uint16_t& port) {
+UniqueFd Listen(std::uint16_t& port, std::uint32_t at = INADDR_LOOPBACK) {
   UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address = Local(0);
+  address.sin_addr.s_addr = htonl(at);
   socklen_t length = sizeof address;
   auto* const generic = reinterpret_cast<sockaddr*>(&address);
   if (::bind(fd.get(), generic, length) != 0 || ::listen(fd.get(), 16) != 0 ||
@@ -80,13 +79,6 @@ std::string Pattern(std::size_t size) {
   return bytes;
 }
 
-std::string Contents(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return std::move(text).str();
-}
-
 std::string ValueOf(const MonitorProcess& monitor, std::string_view key) {
   const std::string& output = monitor.output();
   const std::string mark = fmt::format("hf: {}=", key);
@@ -118,7 +110,8 @@ std::string AskPort(std::uint16_t port, std::string_view text) {
   return {};
 }
 
-HttpServer::HttpServer(std::string body) : body_(std::move(body)), listener_(Listen(port_)) {
+HttpServer::HttpServer(std::string body, bool everywhere)
+    : body_(std::move(body)), listener_(Listen(port_, everywhere ? INADDR_ANY : INADDR_LOOPBACK)) {
   thread_ = std::jthread([this](const std::stop_token& stop) { Serve(stop); });
 }
 

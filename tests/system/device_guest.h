@@ -26,8 +26,6 @@ class LinuxDeviceTest : public LinuxTest {
 
 /// What MakePattern writes.
 std::string Pattern(std::size_t size);
-/// A whole file.
-std::string Contents(const std::string& path);
 /// The value behind the last `hf: key=` in the output; empty if there is none. A failure of the
 /// calling test, if it is, says so by its comparison.
 std::string ValueOf(const MonitorProcess& monitor, std::string_view key);
@@ -38,10 +36,11 @@ std::uint16_t FreePort();
 /// closes; tries again for a minute while nobody listens or nothing comes.
 std::string AskPort(std::uint16_t port, std::string_view text);
 
-/// An HTTP server on a port of 127.0.0.1 that answers each request with the same body.
+/// An HTTP server that answers each request with the same body, on a port of 127.0.0.1 or of every
+/// address of this host.
 class HttpServer {
  public:
-  explicit HttpServer(std::string body);
+  explicit HttpServer(std::string body, bool everywhere = false);
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
   ~HttpServer();

@@ -113,8 +113,8 @@ TEST_F(LinuxDevices, ConsoleAndPortCarryTextToTheirChardevs) {
                                    "virtserialport,chardev=c1,name=org.example.port"});
   EXPECT_ENDS(monitor, 0);
   EXPECT_EQ(ValueOf(monitor, "ports"), "yes") << monitor.Describe();
-  EXPECT_THAT(Contents(Path("console")), HasSubstr("to the console"));
-  EXPECT_THAT(Contents(Path("port")), HasSubstr("to the port"));
+  EXPECT_THAT(ReadAll(Path("console")), HasSubstr("to the console"));
+  EXPECT_THAT(ReadAll(Path("port")), HasSubstr("to the port"));
 }
 
 }  // namespace

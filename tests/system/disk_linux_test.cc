@@ -20,7 +20,7 @@ class LinuxDisk : public LinuxDeviceTest {
  protected:
   // The first half of `bytes` and its copy must be all there is.
   static void ExpectCopied(const std::string& path) {
-    const std::string all = Contents(path);
+    const std::string all = ReadAll(path);
     const std::string pattern = Pattern(kHalf);
     ASSERT_EQ(all.size(), 2 * kHalf);
     EXPECT_TRUE(all.compare(0, kHalf, pattern) == 0) << "the first half was only to be read";
@@ -70,13 +70,13 @@ TEST_F(LinuxDisk, BlkKeepsAFileSystemAcrossGuests) {
   MonitorProcess first(Guest(kWrite) + BlkDisk(path, "", ""));
   EXPECT_ENDS(first, 0);
   ASSERT_EQ(ValueOf(first, "written"), "yes") << first.Describe();
-  const std::string before = Contents(path);
+  const std::string before = ReadAll(path);
   MonitorProcess second(Guest(kRead) + BlkDisk(path, ",readonly=on", ""));
   EXPECT_ENDS(second, 0);
   EXPECT_EQ(ValueOf(second, "read"), "yes") << second.Describe();
   EXPECT_EQ(ValueOf(second, "ro"), "1");
   EXPECT_EQ(ValueOf(second, "wrote"), "");
-  EXPECT_TRUE(Contents(path) == before) << "a read-only disk has changed";
+  EXPECT_TRUE(ReadAll(path) == before) << "a read-only disk has changed";
 }
 
 TEST_F(LinuxDisk, BlkDiscards) {
@@ -87,7 +87,7 @@ TEST_F(LinuxDisk, BlkDiscards) {
   MonitorProcess monitor(Guest(kScript) + BlkDisk(path, ",discard=unmap", ""));
   EXPECT_ENDS(monitor, 0);
   ASSERT_EQ(ValueOf(monitor, "discarded"), "yes") << monitor.Describe();
-  const std::string all = Contents(path);
+  const std::string all = ReadAll(path);
   const std::string pattern = Pattern(kHalf);
   constexpr std::size_t kPart = 512 * kKiB;
   EXPECT_TRUE(all.compare(0, kPart, pattern, 0, kPart) == 0);
@@ -144,7 +144,7 @@ TEST_F(LinuxDisk, WhatTheGuestSyncedIsThereAfterTheMonitorWasKilled) {
     ASSERT_TRUE(monitor.Signal(SIGKILL));
     ASSERT_TRUE(monitor.WaitForExit());
     synced = std::atoi(ValueOf(monitor, "synced").c_str());
-    const std::string all = Contents(path);
+    const std::string all = ReadAll(path);
     for (int i = 1; i <= synced; ++i)
       ASSERT_EQ(all.substr(static_cast<std::size_t>(i) * 4096, 4096), fmt::format("{:>4095}\n", i))
           << "round " << round;

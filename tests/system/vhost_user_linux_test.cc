@@ -37,7 +37,7 @@ class LinuxVhostUser : public LinuxDeviceTest {
     return MakeFile(name, Pattern(kHalf) + std::string(kHalf, '\x5a'));
   }
   static bool IsCopied(const std::string& path) {
-    const std::string all = Contents(path);
+    const std::string all = ReadAll(path);
     const std::string pattern = Pattern(kHalf);
     return all.size() == 2 * kHalf && all.compare(0, kHalf, pattern) == 0 &&
            all.compare(kHalf, kHalf, pattern) == 0;
@@ -100,7 +100,7 @@ TEST_F(LinuxVhostUser, AFolderOfTheHostIsMounted) {
   EXPECT_ENDS(monitor, 0);
   EXPECT_EQ(ValueOf(monitor, "read"), "hello guest") << monitor.Describe();
   EXPECT_EQ(ValueOf(monitor, "wrote"), "yes");
-  EXPECT_EQ(Contents(folder + "/from-guest"), std::string(kMiB, '\0'));
+  EXPECT_EQ(ReadAll(folder + "/from-guest"), std::string(kMiB, '\0'));
 }
 
 }  // namespace

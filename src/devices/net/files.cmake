@@ -10,6 +10,7 @@ set(DEVICES_NET_SOURCES
   net/slirp_library.cc
   net/stream_backend.cc
   net/tap_backend.cc
+  net/tap_config.cc
   net/user_backend.cc
   net/user_config.cc)
 set(DEVICES_NET_TESTS

@@ -14,6 +14,9 @@
 namespace holdfast {
 class EventLoop;
 }
+namespace holdfast::devices::vhost {
+class KernelVhost;
+}
 
 namespace holdfast::devices::net {
 
@@ -45,6 +48,13 @@ class NetBackend {
   /// to SetWritable(), says when. A frame that cannot be sent at all is dropped, and true.
   virtual bool Send(unsigned pair, std::span<const iovec> header_and_frame) = 0;
   virtual void SetWritable(unsigned pair, std::function<void()> writable) = 0;
+
+  /// Where the kernel carries the frames of `pair` by itself (vhost-net): its device, which serves
+  /// the pair's two queues. Null, the default: they go through Attach() and Send().
+  virtual vhost::KernelVhost* vhost(unsigned) const noexcept { return nullptr; }
+  /// Instead of Attach() where there is vhost(): the pair is in use until Detach().
+  /// @return the descriptor that the kernel takes the frames to and from
+  virtual int AttachKernel(unsigned) noexcept { return -1; }
 };
 
 }  // namespace holdfast::devices::net

@@ -2,13 +2,13 @@
 #include "devices/net/netdev_config.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <optional>
 
+#include "devices/net/netdev_words.h"
+#include "devices/net/tap_config.h"
 #include "object/suggest.h"
 
 namespace holdfast::devices::net {
@@ -19,9 +19,6 @@ using object::Property;
 using object::PropertyType;
 using object::PropertyValue;
 
-constexpr std::string_view kDefaultScript = "/etc/qemu-ifup";
-constexpr std::string_view kDefaultDownScript = "/etc/qemu-ifdown";
-constexpr unsigned kMostQueues = 16;
 constexpr std::string_view kAddressTypes[] = {"inet", "unix", "fd"};
 
 // The words of an address. `type` is empty where none was given.
@@ -40,22 +37,6 @@ template <typename Owner, AddressWords Owner::* Address>
 Status SetAddressType(Owner& owner, const PropertyValue& value) {
   (owner.*Address).type = std::get<std::uint64_t>(value);
   return {};
-}
-
-template <typename Value>
-std::optional<Value> ReadNumber(std::string_view text) {
-  Value value{};
-  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || rest != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
-Result<int> ReadFd(std::string_view name, std::string_view text) {
-  const std::optional<int> fd = ReadNumber<int>(text);
-  if (fd && *fd > STDERR_FILENO) return *fd;
-  return Fail(Errc::kInvalidArgument,
-              fmt::format("Parameter '{}' expects a file descriptor, not '{}'", name, text),
-              "Write the number, from 3 on, under which holdfast was started with it.");
 }
 
 Result<std::optional<NetAddress>> ReadAddress(std::string_view name, const AddressWords& words) {
@@ -87,10 +68,6 @@ Result<std::optional<NetAddress>> ReadAddress(std::string_view name, const Addre
   return address;
 }
 
-constexpr object::PropertyInfo Info(std::string_view name, PropertyType type,
-                                    std::string_view standard, std::string_view description) {
-  return {.name = name, .type = type, .default_text = standard, .description = description};
-}
 constexpr object::PropertyInfo TypeInfo(std::string_view name) {
   return {.name = name,
           .type = PropertyType::kEnum,
@@ -294,106 +271,12 @@ Status ReadSocket(const KeyValues& values, NetdevConfig& config) {
   return {};
 }
 
-// ---- tap ----
-
-struct TapWords {
-  TapConfig config;
-  std::optional<std::string> script, down_script;
-  std::optional<std::uint64_t> queues;
-  bool vhost = false;
-  bool headers = true;
-};
-Status SetScript(TapWords& words, const PropertyValue& value) {
-  words.script = std::get<std::string>(value);
-  return {};
-}
-Status SetDownScript(TapWords& words, const PropertyValue& value) {
-  words.down_script = std::get<std::string>(value);
-  return {};
-}
-Status SetQueues(TapWords& words, const PropertyValue& value) {
-  words.queues = std::get<std::uint64_t>(value);
-  return {};
-}
-Status SetName(TapWords& words, const PropertyValue& value) {
-  words.config.name = std::get<std::string>(value);
-  return {};
-}
-Status AddFds(TapWords& words, const PropertyValue& value) {
-  std::string_view rest = std::get<std::string>(value);
-  while (!rest.empty()) {
-    const std::size_t colon = rest.find(':');
-    HF_TRY(const int fd, ReadFd("fds", rest.substr(0, colon)));
-    words.config.fds.push_back(fd);
-    rest = colon == std::string_view::npos ? std::string_view() : rest.substr(colon + 1);
-  }
-  return {};
-}
-
-constexpr Property<TapWords> kTap[] = {
-    {Info("ifname", PropertyType::kString, "", "the interface's name; the kernel chooses"),
-     SetName},
-    {Info("fd", PropertyType::kString, "", "number of an open tap"), AddFds},
-    {Info("fds", PropertyType::kString, "", "several, x:y:..., a queue each"), AddFds},
-    {{.name = "queues",
-      .type = PropertyType::kUint,
-      .default_text = "1",
-      .description = "number of queues",
-      .max = kMostQueues},
-     SetQueues},
-    {Info("script", PropertyType::kString, kDefaultScript,
-          "run with the interface's name once it is there; no: nothing is run"),
-     SetScript},
-    {Info("downscript", PropertyType::kString, kDefaultDownScript,
-          "run before the interface goes; no: nothing is run"),
-     SetDownScript},
-    {Info("vnet_hdr", PropertyType::kBool, "on", "offloads travel with the frames"),
-     object::SetField<&TapWords::headers>},
-    {Info("vhost", PropertyType::kBool, "off", "only off: frames go through this process"),
-     object::SetField<&TapWords::vhost>},
-};
-constexpr std::string_view kTapQemuOnly[] = {"br",       "helper",     "sndbuf", "vhostfd",
-                                             "vhostfds", "vhostforce", "poll-us"};
-
-// A script nobody asked for is QEMU's, and may be missing.
-std::string ScriptOrDefault(const std::optional<std::string>& word, std::string_view standard) {
-  if (word) return *word == "no" ? std::string() : *word;
-  return std::string(standard);
-}
+// ---- all types ----
 
 Status ReadTap(const KeyValues& values, NetdevConfig& config) {
-  TapWords words;
-  HF_TRY_STATUS(object::SetProperties<TapWords>(kTap, kTapQemuOnly, words, values));
-  if (words.vhost) {
-    return Fail(Errc::kUnsupported, "QEMU has vhost=on, Holdfast does not have it yet",
-                "Leave it out: the same frames then go through this process.");
-  }
-  if (!words.headers) {
-    return Fail(Errc::kUnsupported, "vnet_hdr=off is not supported", "Leave it out.");
-  }
-  TapConfig& tap = words.config;
-  if (!tap.fds.empty() &&
-      (!tap.name.empty() || words.script || words.down_script || words.queues)) {
-    return Fail(Errc::kInvalidArgument,
-                "ifname=, script=, downscript= and queues= are invalid with fd= and fds=",
-                "Leave them out: whoever opened the tap has settled that.");
-  }
-  if (tap.fds.size() > kMostQueues || words.queues == 0U) {
-    return Fail(Errc::kInvalidArgument, "the number of queues is out of range",
-                fmt::format("A tap has 1 to {} queues.", kMostQueues));
-  }
-  tap.queues = static_cast<unsigned>(words.queues.value_or(1));
-  if (tap.fds.empty()) {
-    tap.script = ScriptOrDefault(words.script, kDefaultScript);
-    tap.down_script = ScriptOrDefault(words.down_script, kDefaultDownScript);
-    tap.script_optional = !words.script;
-    tap.down_script_optional = !words.down_script;
-  }
-  config.what = std::move(tap);
+  HF_TRY(config.what, ParseTapConfig(values));
   return {};
 }
-
-// ---- all types ----
 
 Status ReadUser(const KeyValues& values, NetdevConfig& config) {
   HF_TRY(config.what, ParseUserConfig(values));
@@ -414,7 +297,7 @@ constexpr NetdevType kTypes[] = {
     {"dgram", ReadDgram, [] { return InfoOf<DgramWords>(kDgram); }},
     {"socket", ReadSocket, [] { return InfoOf<SocketWords>(kSocket); }},
     {"stream", ReadStream, [] { return InfoOf<StreamWords>(kStream); }},
-    {"tap", ReadTap, [] { return InfoOf<TapWords>(kTap); }},
+    {"tap", ReadTap, TapProperties},
     {"user", ReadUser, UserProperties},
 };
 constexpr std::string_view kQemuOnlyTypes[] = {

@@ -21,6 +21,7 @@
 #include "devices/net/frame.h"
 #include "devices/net/net_features.h"
 #include "devices/net/packet_port.h"
+#include "devices/vhost/kernel_vhost.h"
 
 namespace holdfast::devices::net {
 namespace {
@@ -34,9 +35,11 @@ constexpr unsigned kTunBase = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_E
 
 class TapBackend::Port final : public PacketPort {
  public:
-  explicit Port(UniqueFd queue) : queue_(std::move(queue)) {}
+  Port(UniqueFd queue, std::unique_ptr<vhost::KernelVhost> vhost)
+      : queue_(std::move(queue)), vhost_(std::move(vhost)) {}
   ~Port() override { Detach(); }
   int fd() const noexcept override { return queue_.get(); }
+  vhost::KernelVhost* vhost() const noexcept { return vhost_.get(); }
 
  private:
   ssize_t Read(std::span<std::byte> into) override {
@@ -47,6 +50,7 @@ class TapBackend::Port final : public PacketPort {
                     static_cast<int>(std::min<std::size_t>(packet.size(), IOV_MAX)));
   }
   UniqueFd queue_;
+  std::unique_ptr<vhost::KernelVhost> vhost_;  // null without vhost=on
 };
 
 TapBackend::TapBackend(std::string id, TapConfig config)
@@ -134,9 +138,19 @@ Status TapBackend::Prepare(UniqueFd queue) {
   }
   // Until a driver has said what it can take.
   static_cast<void>(::ioctl(queue.get(), TUNSETOFFLOAD, 0));
-  ports_.push_back(std::make_unique<Port>(std::move(queue)));
+  std::unique_ptr<vhost::KernelVhost> vhost;
+  if (config_.vhost) {
+    HF_TRY(vhost, OpenVhost(ports_.size()));
+  }
+  ports_.push_back(std::make_unique<Port>(std::move(queue), std::move(vhost)));
   UseQueue(queue_pairs() - 1, false);
   return {};
+}
+
+Result<std::unique_ptr<vhost::KernelVhost>> TapBackend::OpenVhost(std::size_t queue) const {
+  if (config_.vhost_fds.empty()) return vhost::KernelVhost::Open("/dev/vhost-net", "vhost_net");
+  const int fd = config_.vhost_fds.at(queue);
+  return vhost::KernelVhost::Adopt(UniqueFd(fd), fmt::format("vhostfd={}", fd));
 }
 
 Status TapBackend::SetOffloads(std::uint64_t features) {
@@ -189,6 +203,14 @@ bool TapBackend::Send(unsigned pair, std::span<const iovec> header_and_frame) {
 }
 void TapBackend::SetWritable(unsigned pair, std::function<void()> writable) {
   ports_.at(pair)->SetWritable(std::move(writable));
+}
+
+vhost::KernelVhost* TapBackend::vhost(unsigned pair) const noexcept {
+  return ports_[pair]->vhost();
+}
+int TapBackend::AttachKernel(unsigned pair) noexcept {
+  UseQueue(pair, true);
+  return ports_[pair]->fd();
 }
 
 // Runs `path` with the interface's name and waits for its end, as QEMU does.

@@ -23,6 +23,8 @@ struct TapConfig {
   std::string down_script = {};  ///< likewise, before it goes
   bool script_optional = false;  ///< nothing is run where there is no such file
   bool down_script_optional = false;
+  bool vhost = false;               ///< the kernel carries the frames (vhost-net)
+  std::vector<int> vhost_fds = {};  ///< vhostfd=, vhostfds=: an open /dev/vhost-net a queue
 };
 
 /// A network interface of the host (tun(4)), whose other end the guest is. Offloads travel in the
@@ -46,6 +48,8 @@ class TapBackend final : public NetBackend {
   void ReceiverReady(unsigned pair) override;
   bool Send(unsigned pair, std::span<const iovec> header_and_frame) override;
   void SetWritable(unsigned pair, std::function<void()> writable) override;
+  vhost::KernelVhost* vhost(unsigned pair) const noexcept override;
+  int AttachKernel(unsigned pair) noexcept override;
 
   /// The interface's name.
   const std::string& interface() const noexcept { return name_; }
@@ -57,6 +61,7 @@ class TapBackend final : public NetBackend {
   Status AddQueue();
   Status TakeQueue(int fd);
   Status Prepare(UniqueFd queue);
+  Result<std::unique_ptr<vhost::KernelVhost>> OpenVhost(std::size_t queue) const;
   void UseQueue(unsigned pair, bool use) const noexcept;
   Status RunScript(const std::string& path) const;
 

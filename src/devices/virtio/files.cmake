@@ -16,6 +16,7 @@ set(DEVICES_VIRTIO_SOURCES
   virtio/virtio_net.cc
   virtio/virtio_net_control.cc
   virtio/virtio_net_pci.cc
+  virtio/virtio_net_vhost.cc
   virtio/virtio_pci.cc
   virtio/virtio_rng.cc
   virtio/virtio_scsi.cc

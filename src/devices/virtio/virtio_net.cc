@@ -2,6 +2,7 @@
 #include "devices/virtio/virtio_net.h"
 
 #include <fmt/format.h>
+#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -70,6 +71,7 @@ VirtioNet::VirtioNet(EventLoop& loop, net::Network& network, net::NetBackend* ba
     features_ &= ~net::kNetMultiQueue;
   }
   if ((features_ & net::kNetGuestOffloads) == 0) features_ &= ~net::kNetControlGuestOffloads;
+  AgreeWithKernel();
   features_ = Consistent(features_);
   for (unsigned i = 0; i < most_pairs_; ++i) {
     queue_sizes_.push_back(config_.rx_queue_size);
@@ -83,6 +85,7 @@ VirtioNet::VirtioNet(EventLoop& loop, net::Network& network, net::NetBackend* ba
 
 VirtioNet::~VirtioNet() {
   Reset();
+  if (kernel_error_.valid()) loop_.RemoveFd(kernel_error_.get());
   if (registered_) network_.RemoveNic(*this);
 }
 
@@ -127,11 +130,15 @@ Status VirtioNet::AttachPairs(unsigned count) {
   for (unsigned pair = 0; pair < most_pairs_ && backend_ != nullptr; ++pair) {
     Pair& one = pairs_[pair];
     if (pair >= count) {
-      if (std::exchange(one.attached, false)) backend_->Detach(pair);
+      DetachPair(pair);
       continue;
     }
-    if (one.attached) continue;
+    if (one.attached || (UsesKernel() && !link_)) continue;
     one.tx_waits = false;
+    if (UsesKernel()) {
+      HF_TRY_STATUS(StartKernel(pair));
+      continue;
+    }
     HF_TRY_STATUS(backend_->Attach(pair, loop_, [this, pair](std::span<const iovec> packet) {
       return Receive(pair, packet);
     }));
@@ -144,14 +151,20 @@ Status VirtioNet::AttachPairs(unsigned count) {
   return {};
 }
 
-void VirtioNet::DetachPairs() noexcept {
-  for (unsigned pair = 0; pair < most_pairs_; ++pair) {
-    if (std::exchange(pairs_[pair].attached, false)) {
-      backend_->SetWritable(pair, {});
-      backend_->Detach(pair);
-    }
-    pairs_[pair].tx_waits = false;
+void VirtioNet::DetachPair(unsigned pair) noexcept {
+  pairs_[pair].tx_waits = false;
+  ForgetTurns(pairs_[pair]);
+  if (!std::exchange(pairs_[pair].attached, false)) return;
+  if (UsesKernel()) {
+    StopKernel(pair);
+  } else {
+    backend_->SetWritable(pair, {});
   }
+  backend_->Detach(pair);
+}
+
+void VirtioNet::DetachPairs() noexcept {
+  for (unsigned pair = 0; pair < most_pairs_; ++pair) DetachPair(pair);
   active_pairs_ = 0;
 }
 
@@ -159,7 +172,10 @@ void VirtioNet::Reset() noexcept {
   if (backend_ != nullptr) DetachPairs();
   transport_ = nullptr;
   life_.reset();
-  for (Pair& pair : pairs_) pair = Pair();
+  for (Pair& pair : pairs_) {
+    ForgetTurns(pair);
+    pair = Pair();
+  }
   active_pairs_ = 0;
   ResetFilter();
   const MutexLock lock(mutex_);
@@ -176,6 +192,11 @@ void VirtioNet::HandleQueue(unsigned index) {
   if (index == control_index_ && transport_->has(net::kNetControlQueue)) return HandleControl();
   const unsigned pair = index / 2;
   if (pair >= most_pairs_ || pair >= std::max(active_pairs_, 1U)) return;
+  if (UsesKernel() && pairs_[pair].attached) {
+    // Kicks from before the kernel listened.
+    (void)::eventfd_write(transport_->queue(index).kick_fd(), 1);
+    return;
+  }
   if (index % 2 == 1) {
     if (!pairs_[pair].tx_waits) Transmit(pair);
     return;
@@ -228,6 +249,7 @@ bool VirtioNet::Receive(unsigned pair, std::span<const iovec> header_and_frame) 
     case Room::kEnough:
       break;
   }
+  if (MustWait(pair, false, needed - kHeaderSize)) return false;
   std::array<std::byte, kHeaderSize> header{};
   std::size_t filled = 0;
   for (const iovec& piece : header_and_frame) {
@@ -287,12 +309,17 @@ void VirtioNet::Transmit(unsigned pair) {
             fmt::format("a frame of {} bytes, too short for the header", chain->readable.size()));
         return;
       }
-      if (!SendOne(pair, *chain)) {
+      bool& counted = pairs_[pair].tx_counted;
+      const std::uint64_t bytes = chain->readable.size() - kHeaderSize;
+      const bool its_turn = counted || !MustWait(pair, true, bytes);
+      if (!its_turn || !SendOne(pair, *chain)) {
+        counted = its_turn;
         queue.Unpop(*std::move(chain));
         pairs_[pair].tx_waits = true;
         queue.Notify();
         return;
       }
+      counted = false;
       queue.Push(*chain, 0);
       if (++sent == kFramesARound) {
         queue.Notify();
@@ -320,6 +347,33 @@ bool VirtioNet::SendOne(unsigned pair, const Chain& chain) {
   return backend_->Send(pair, packet);
 }
 
+// Whether the throttle holds a frame back; then it is asked again in time.
+bool VirtioNet::MustWait(unsigned pair, bool transmit, std::uint64_t bytes) {
+  if (config_.throttle == nullptr || !config_.throttle->enabled() || !link()) return false;
+  const EventLoop::Clock::time_point now = EventLoop::Clock::now();
+  const auto wait = config_.throttle->Take(transmit, bytes, now);
+  if (wait == EventLoop::Clock::duration::zero()) return false;
+  auto& turn = transmit ? pairs_[pair].tx_turn : pairs_[pair].rx_turn;
+  if (turn) return true;
+  turn = loop_.AddTimer(now + wait, [this, pair, transmit] {
+    Pair& mine = pairs_[pair];
+    (transmit ? mine.tx_turn : mine.rx_turn).reset();
+    if (!transmit) {
+      if (mine.attached) backend_->ReceiverReady(pair);
+    } else if (std::exchange(mine.tx_waits, false)) {
+      Transmit(pair);
+    }
+  });
+  return true;
+}
+
+void VirtioNet::ForgetTurns(Pair& pair) noexcept {
+  for (auto* turn : {&pair.rx_turn, &pair.tx_turn}) {
+    if (*turn) loop_.CancelTimer(**turn);
+    turn->reset();
+  }
+}
+
 void VirtioNet::ContinueLater(unsigned pair) {
   pairs_[pair].tx_waits = true;
   loop_.Post([this, pair, life = std::weak_ptr<int>(life_)] {
@@ -341,6 +395,7 @@ void VirtioNet::SetLink(bool up) {
   TellStatus();
   if (transport_ == nullptr) return;
   if (transport_->has(net::kNetStatus)) transport_->ConfigChanged();
+  if (UsesKernel() && backend_ != nullptr) return SetKernelLink(up);
   for (unsigned pair = 0; link() && pair < active_pairs_; ++pair) {
     if (pairs_[pair].attached) backend_->ReceiverReady(pair);
   }

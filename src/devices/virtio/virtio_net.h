@@ -11,12 +11,16 @@
 #include <string_view>
 #include <vector>
 
+#include <holdfast/unique_fd.h>
+
+#include "base/event_loop.h"
 #include "base/thread_annotations.h"
 #include "devices/net/frame.h"
 #include "devices/net/net_features.h"
 #include "devices/net/network.h"
 #include "devices/net/nic.h"
 #include "devices/virtio/device.h"
+#include "object/throttle.h"
 
 namespace holdfast::devices {
 struct DeviceModel;
@@ -29,6 +33,9 @@ namespace holdfast::devices::virtio {
 /// A frame that the driver has no buffers for stays with the back end; a frame that the back end
 /// has no room for stays in the driver's queue. A buffer too short for the header, or a request
 /// without room for its answer, puts the device into NEEDS_RESET.
+///
+/// Where the back end has vhost-net, the kernel serves receive and transmit queues, and what the
+/// driver says of the frames it wants has no effect, as in QEMU.
 ///
 /// Thread-safety: as Device; what Nic adds belongs to the loop's thread.
 class VirtioNet final : public Device, public net::Nic {
@@ -43,6 +50,8 @@ class VirtioNet final : public Device, public net::Nic {
     std::uint16_t mtu = 0;             ///< 0: not told
     std::uint32_t speed = 0xffffffff;  ///< in Mb/s; unknown
     std::uint8_t duplex = 0xff;        ///< 0 half, 1 full, 0xff unknown
+    /// Limits: a frame to the guest is a read, one from it a write. Null: none.
+    std::shared_ptr<object::Throttle> throttle = {};
   };
 
   /// `network` outlives the card; `backend` may be null, and then the link is down.
@@ -54,6 +63,7 @@ class VirtioNet final : public Device, public net::Nic {
   std::uint16_t type() const noexcept override { return 1; }
   std::string_view name() const noexcept override { return "virtio-net"; }
   std::uint64_t features() const noexcept override { return features_; }
+  std::uint64_t refused_common_features() const noexcept override { return refused_; }
   std::span<const std::uint16_t> queue_sizes() const noexcept override { return queue_sizes_; }
   EventLoop& loop() const noexcept override { return loop_; }
   void ReadConfig(std::uint64_t offset, std::span<std::byte> data) noexcept override
@@ -77,7 +87,9 @@ class VirtioNet final : public Device, public net::Nic {
     bool attached = false;
     std::vector<Chain> buffers;  // taken from the receive queue, not yet filled
     std::uint64_t room = 0;      // bytes in them
-    bool tx_waits = false;       // a frame waits for room in the back end
+    bool tx_waits = false;       // a frame waits for room in the back end, or for its turn
+    bool tx_counted = false;     // and the throttle has let it through
+    std::optional<EventLoop::TimerId> rx_turn, tx_turn;  // when the throttle is asked again
   };
   using Ack = std::uint8_t;
 
@@ -86,6 +98,7 @@ class VirtioNet final : public Device, public net::Nic {
   DeviceQueue& RxQueue(unsigned pair) const { return transport_->queue(2 * pair); }
   DeviceQueue& TxQueue(unsigned pair) const { return transport_->queue(2 * pair + 1); }
   Status AttachPairs(unsigned count);
+  void DetachPair(unsigned pair) noexcept;
   void DetachPairs() noexcept;
   void Broken(std::string_view why);
   bool Receive(unsigned pair, std::span<const iovec> header_and_frame);
@@ -95,8 +108,18 @@ class VirtioNet final : public Device, public net::Nic {
   void Transmit(unsigned pair);
   bool SendOne(unsigned pair, const Chain& chain);
   void ContinueLater(unsigned pair);
+  bool MustWait(unsigned pair, bool transmit, std::uint64_t bytes);
+  void ForgetTurns(Pair& pair) noexcept;
   void TellStatus() HF_EXCLUDES(mutex_);
   void ResetFilter();
+
+  // virtio_net_vhost.cc
+  bool UsesKernel() const noexcept { return kernel_; }
+  void AgreeWithKernel() noexcept;
+  Status StartKernel(unsigned pair);
+  void StopKernel(unsigned pair) noexcept;
+  void SetKernelLink(bool up);
+  Status WatchForErrors();
 
   // virtio_net_control.cc
   bool Passes(std::span<const iovec> header_and_frame) const;
@@ -116,6 +139,8 @@ class VirtioNet final : public Device, public net::Nic {
   const Config config_;
   unsigned most_pairs_ = 1;
   std::uint64_t features_ = 0;              // constant
+  std::uint64_t refused_ = 0;               // constant
+  bool kernel_ = false;                     // constant: the back end has vhost()
   std::vector<std::uint16_t> queue_sizes_;  // constant
   bool registered_ = false;
 
@@ -126,6 +151,7 @@ class VirtioNet final : public Device, public net::Nic {
   bool link_ = true;
   std::shared_ptr<int> life_;  // of posted work: gone with a reset
   std::vector<iovec> pieces_;  // of the frame under way
+  UniqueFd kernel_error_;      // eventfd: the kernel found a queue broken
 
   net::RxFilter filter_;
   std::vector<bool> vlans_;       // by number

@@ -9,6 +9,7 @@
 #include "devices/device_model.h"
 #include "devices/virtio/virtio_net.h"
 #include "devices/virtio/virtio_pci.h"
+#include "object/throttle_group.h"
 
 namespace holdfast::devices::virtio {
 namespace {
@@ -26,6 +27,7 @@ constexpr std::string_view kDuplexWords[] = {"half", "full"};
 
 struct Words {
   std::string netdev;
+  std::string throttle_group;
   std::optional<net::MacAddress> mac;
   VirtioNet::Config config;
   std::uint64_t rx_queue_size = kSmallestQueue;
@@ -111,6 +113,11 @@ constexpr Property<Words> kProperties[] = {
       .description = "the link's duplex that the driver is told",
       .choices = kDuplexWords},
      SetDuplex},
+    {{.name = "throttle-group",
+      .type = PropertyType::kString,
+      .description = "id of a throttle-group object: frames to the guest are its reads, frames "
+                     "from the guest its writes"},
+     object::SetField<&Words::throttle_group>},
     FeatureProperty<net::kNetCsum>("csum", "the driver may leave checksums to the host"),
     FeatureProperty<net::kNetGuestCsum>("guest_csum", "the host may leave them to the driver"),
     FeatureProperty<net::kNetHostTso4>("host_tso4", "the driver may send large TCP segments"),
@@ -168,6 +175,17 @@ Result<Words> Parse(const object::KeyValues& values, TransportOptions& options) 
   return words;
 }
 
+Result<std::shared_ptr<object::Throttle>> FindThrottle(const DeviceEnvironment& environment,
+                                                       const std::string& id) {
+  const object::ObjectStore* const objects = environment.backends.objects;
+  const auto* const group =
+      objects == nullptr ? nullptr : dynamic_cast<const object::ThrottleGroup*>(objects->Find(id));
+  if (group != nullptr) return group->throttle();
+  return Fail(Errc::kInvalidArgument,
+              fmt::format("Property '{}.throttle-group' can't find value '{}'", kModel, id),
+              fmt::format("Make it with -object throttle-group,id={},x-bps-total=N.", id));
+}
+
 Result<std::unique_ptr<pci::Function>> Make(const DeviceEnvironment& environment,
                                             std::string_view id, const object::KeyValues& values) {
   TransportOptions options;
@@ -179,6 +197,15 @@ Result<std::unique_ptr<pci::Function>> Make(const DeviceEnvironment& environment
     return Fail(Errc::kInvalidArgument,
                 fmt::format("Property '{}.netdev' can't find value '{}'", kModel, words.netdev),
                 fmt::format("Make it with -netdev user,id={}.", words.netdev));
+  }
+  if (!words.throttle_group.empty()) {
+    HF_TRY(words.config.throttle, FindThrottle(environment, words.throttle_group));
+    if (backend != nullptr && backend->vhost(0) != nullptr) {
+      return Fail(Errc::kUnsupported,
+                  fmt::format("throttle-group={} has no effect on a back end with vhost=on",
+                              words.throttle_group),
+                  "Leave one of the two out: the kernel knows no limits.");
+    }
   }
   words.config.named = !id.empty();
   words.config.name = id.empty() ? network->NextName(kModel) : std::string(id);

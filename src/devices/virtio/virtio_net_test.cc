@@ -48,6 +48,54 @@ TEST_F(VirtioNetTest, FramesWaitInTheQueueForABackEndWithoutRoom) {
   EXPECT_EQ(backend_->sent.size(), 3U);
 }
 
+TEST_F(VirtioNetTest, FramesBothWaysWaitForTheirTurnAndNoneIsLost) {
+  object::ThrottleLimits limits;
+  limits[object::ThrottleKind::kIopsRead].average = 10;  // one at once, then ten a second
+  limits[object::ThrottleKind::kIopsWrite].average = 10;
+  throttle_ = std::make_shared<object::Throttle>();
+  throttle_->Set(limits);
+  Make();
+  const Bytes packet = WithHeader(Frame(60));
+  const TestBuffer out{driver_->ram().Put(packet), static_cast<std::uint32_t>(packet.size()),
+                       false};
+  std::vector<Buffer> in;
+  for (int i = 0; i < 4; ++i) {
+    in.push_back(GiveBuffer(2000));
+    driver_->Send(1, {&out, 1});
+  }
+  for (int i = 0; i < 4; ++i) backend_->Arrive(0, Frame(60, {i}));
+  EXPECT_LT(backend_->sent.size(), 4U);
+  EXPECT_FALSE(backend_->held.empty());
+  EXPECT_TRUE(
+      driver_->RunUntil([&] { return backend_->sent.size() == 4 && backend_->held.empty(); }));
+  for (int i = 0; i < 4; ++i) {
+    Bytes got = TakeFrame(in[static_cast<std::size_t>(i)]);
+    ASSERT_EQ(got.size(), kHeaderSize + 60);
+    got.erase(got.begin(), got.begin() + kHeaderSize);
+    EXPECT_EQ(got, Frame(60, {i})) << i;
+  }
+}
+
+TEST_F(VirtioNetTest, AResetForgetsWhoWaitsForATurn) {
+  object::ThrottleLimits limits;
+  limits[object::ThrottleKind::kIopsTotal].average = 10;
+  throttle_ = std::make_shared<object::Throttle>();
+  throttle_->Set(limits);
+  Make();
+  const Bytes packet = WithHeader(Frame(60));
+  const TestBuffer out{driver_->ram().Put(packet), static_cast<std::uint32_t>(packet.size()),
+                       false};
+  for (int i = 0; i < 4; ++i) driver_->Send(1, {&out, 1});
+  const std::size_t before = backend_->sent.size();
+  EXPECT_LT(before, 4U);
+  card_->Reset();
+  bool turns_are_over = false;
+  loop_->AddTimer(EventLoop::Clock::now() + std::chrono::milliseconds(300),
+                  [&] { turns_are_over = true; });
+  ASSERT_TRUE(driver_->RunUntil([&] { return turns_are_over; }));
+  EXPECT_EQ(backend_->sent.size(), before);
+}
+
 TEST_F(VirtioNetTest, ManyFramesAreSentWithoutStarvingTheLoop) {
   Make();
   const Bytes packet = WithHeader(Frame(60));

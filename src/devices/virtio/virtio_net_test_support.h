@@ -117,6 +117,7 @@ class VirtioNetTest : public ::testing::Test {
     ASSERT_TRUE(network_.Add("fake", std::move(backend)));
     VirtioNet::Config config{.name = "nic0", .mac = kMac, .features = offered};
     config.mtu = 1400;
+    config.throttle = throttle_;
     auto card = VirtioNet::Create(*loop_, network_, backend_, config);
     ASSERT_TRUE(card) << card.error().ToString();
     card_ = *std::move(card);
@@ -169,6 +170,7 @@ class VirtioNetTest : public ::testing::Test {
   net::Network network_{*loop_, [this](std::string_view name, const nlohmann::json& data) {
                           events_.push_back(std::string(name) + data.dump());
                         }};
+  std::shared_ptr<object::Throttle> throttle_;  // the next card's
   FakeBackend* backend_ = nullptr;
   std::unique_ptr<VirtioNet> card_;
   std::unique_ptr<TestDriver> driver_;
