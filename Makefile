@@ -24,7 +24,7 @@ shell: setup ## The same guest with a shell in it, for you
 	@tools/build --only release holdfast holdfastctl
 	@tools/demo --shell
 
-test: setup ## Set up, build, run every test in every lane (under 30 minutes on 2 cores)
+test: setup ## Set up, build, run every test in every lane (about an hour on 2 cores)
 	@tests/run
 
 lint: setup ## Format, layers, headers, clang-tidy, scripts

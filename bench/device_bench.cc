@@ -6,15 +6,19 @@
 // Prints one JSON object a line: name, value, unit, baseline, baseline_value, ratio (medians).
 #include <fmt/format.h>
 #include <holdfast/units.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <fstream>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "net_peer.h"
 #include "process.h"
 #include "report.h"
 
@@ -31,6 +35,11 @@ constexpr const char* kDisk = "/tmp/bench-disk";
 constexpr std::uint64_t kDiskBytes = 64 * kMiB;
 constexpr int kMostRounds = 3;  // each is a boot
 constexpr std::uint64_t kRam = 512 * kMiB;
+constexpr std::uint64_t kStreamBytes = 64 * kMiB;
+constexpr const char* kTapScript = "/tmp/bench-ifup";
+constexpr const char* kTapHost = "10.78.0.1";
+constexpr const char* kOurs = "holdfast";
+constexpr const char* kTheirs = "qemu-system-x86_64";
 
 struct Guest {
   std::string kernel;
@@ -52,9 +61,11 @@ std::string Base64(const std::string& text) {
   return out;
 }
 
+constexpr const char* kUserNetwork = "user,id=n0";
+
 // A guest with a disk and a network that runs `words`.
 Command Line(const char* monitor, const Guest& guest, const std::string& words,
-             const std::string& disk) {
+             const std::string& disk, const std::string& network = kUserNetwork) {
   return {monitor,
           "-M",
           "q35",
@@ -81,14 +92,14 @@ Command Line(const char* monitor, const Guest& guest, const std::string& words,
           "-device",
           "virtio-blk-pci,drive=d0,disable-legacy=on",
           "-netdev",
-          "user,id=n0",
+          network,
           "-device",
           "virtio-net-pci,netdev=n0,disable-legacy=on"};
 }
 
-std::string Script(const std::string& work) {
+std::string Script(const std::string& work, const std::string& before = ":") {
   return "hf.end=wait hf.sh=" +
-         Base64(fmt::format("echo hf: begin\n{} 2>/dev/null\necho hf: end\n", work));
+         Base64(fmt::format("{}\necho hf: begin\n{} 2>/dev/null\necho hf: end\n", before, work));
 }
 
 // User and system time of a process, guest included.
@@ -106,8 +117,12 @@ Result<double> CpuSeconds(pid_t pid) {
   return static_cast<double>(user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
 }
 
-// Seconds from "hf: begin" to "hf: end": by the clock, or of the process's CPU time.
-Result<double> Timed(const Command& command, bool cpu) {
+// Seconds from "hf: begin" to "hf: end", by the clock and of the process's CPU time.
+struct Times {
+  double clock = 0;
+  double cpu = 0;
+};
+Result<Times> TimesOf(const Command& command) {
   HF_TRY(Process process, Process::Start(command, Process::Watch::kOutput));
   HF_TRY_STATUS(process.WaitForText("hf: begin", kLimit));
   const auto begin = steady_clock::now();
@@ -115,7 +130,39 @@ Result<double> Timed(const Command& command, bool cpu) {
   HF_TRY_STATUS(process.WaitForText("hf: end", kLimit));
   const auto end = steady_clock::now();
   HF_TRY(const double cpu_end, CpuSeconds(process.pid()));
-  return cpu ? cpu_end - cpu_begin : duration<double>(end - begin).count();
+  return Times{.clock = duration<double>(end - begin).count(), .cpu = cpu_end - cpu_begin};
+}
+
+// One side of the comparison of a piece of work: each boot is measured both ways.
+class Measured {
+ public:
+  explicit Measured(Command command) : command_(std::move(command)) {}
+  Result<double> Clock() {
+    HF_TRY(const Times times, TimesOf(command_));
+    cpu_.push_back(times.cpu);
+    return times.clock;
+  }
+  Result<double> Cpu() {
+    if (cpu_.empty()) HF_TRY_STATUS(Clock());
+    const double cpu = cpu_.front();
+    cpu_.pop_front();
+    return cpu;
+  }
+
+ private:
+  const Command command_;
+  std::deque<double> cpu_;  // of boots whose other time has been told
+};
+
+void CompareWork(Report& report, const std::string& name, int rounds, Command ours,
+                 Command theirs) {
+  Measured our(std::move(ours));
+  Measured their(std::move(theirs));
+  report.Compare(
+      name, "s", "qemu q35", [&] { return our.Clock(); }, [&] { return their.Clock(); }, rounds);
+  report.Compare(
+      name + "/cpu", "s", "qemu q35", [&] { return our.Cpu(); }, [&] { return their.Cpu(); },
+      rounds);
 }
 
 Result<double> Overhead(const Command& command) {
@@ -138,10 +185,49 @@ bool MakeDisk() {
   return file.good();
 }
 
+// What QEMU and Holdfast alike run when the tap is there.
+bool MakeTapScript() {
+  std::ofstream(kTapScript) << fmt::format(
+      "#!/bin/sh\nip addr add {}/24 dev $1\nip link set $1 up\n", kTapHost);
+  return ::chmod(kTapScript, 0755) == 0;
+}
+
+// TCP both ways and round trips, over the same back ends for both monitors.
+void RunNetwork(Report& report, int rounds, const Guest& guest) {
+  const auto peer = NetPeer::Start(kStreamBytes);
+  if (!peer || !MakeTapScript()) {
+    std::fputs("device_bench: no peer for the network\n", stderr);
+    return;
+  }
+  const std::string tap = fmt::format("tap,id=n0,script={},downscript=no", kTapScript);
+  const std::string own_address = "ip addr add 10.78.0.2/24 dev eth0; ip link set eth0 up";
+  const struct {
+    const char* name;
+    std::string netdev, host, before;
+  } backends[] = {{"user", kUserNetwork, "10.0.2.2", "hf-dhcp eth0"},
+                  {"tap", tap, kTapHost, own_address},
+                  {"vhost", tap + ",vhost=on", kTapHost, own_address}};
+  for (const auto& backend : backends) {
+    const std::pair<const char*, std::string> works[] = {
+        {"send", fmt::format("dd if=/dev/zero bs=64k count={} | nc {} {}", kStreamBytes / 65536,
+                             backend.host, (*peer)->sink_port())},
+        {"receive",
+         fmt::format("nc {} {} </dev/null >/dev/null", backend.host, (*peer)->source_port())},
+        {"ping", fmt::format("ping -A -q -c 500 {} >/dev/null", backend.host)}};
+    for (const auto& [name, shell] : works) {
+      const auto of = [&, &command = shell](const char* monitor) {
+        // The link may take a moment: the first answer says that it is there.
+        const std::string before = fmt::format("{}; until ping -c 1 -W 1 {} >/dev/null; do :; done",
+                                               backend.before, backend.host);
+        return Line(monitor, guest, Script(command, before), kDisk, backend.netdev);
+      };
+      CompareWork(report, fmt::format("net/{}_{}", name, backend.name), rounds, of(kOurs),
+                  of(kTheirs));
+    }
+  }
+}
+
 void Run(Report& report, int rounds, const Guest& guest) {
-  rounds = std::min(rounds, kMostRounds);
-  constexpr const char* kOurs = "holdfast";
-  constexpr const char* kTheirs = "qemu-system-x86_64";
   struct Work {
     const char* name;
     const char* shell;
@@ -152,16 +238,12 @@ void Run(Report& report, int rounds, const Guest& guest) {
            Work{"blk/read_4k", "dd if=/dev/vda of=/dev/null bs=4k count=2048 iflag=direct"},
            Work{"blk/write_4k", "dd if=/dev/zero of=/dev/vda bs=4k count=2048 oflag=direct"},
        }) {
-    for (const bool cpu : {false, true}) {
-      const auto of = [&](const char* monitor) {
-        return [command = Line(monitor, guest, Script(work.shell), kDisk), cpu] {
-          return Timed(command, cpu);
-        };
-      };
-      report.Compare(fmt::format("{}{}", work.name, cpu ? "/cpu" : ""), "s", "qemu q35", of(kOurs),
-                     of(kTheirs), rounds);
-    }
+    const auto of = [&](const char* monitor) {
+      return Line(monitor, guest, Script(work.shell), kDisk);
+    };
+    CompareWork(report, work.name, rounds, of(kOurs), of(kTheirs));
   }
+  RunNetwork(report, rounds, guest);
   const auto overhead = [&](const char* monitor) {
     return [command = Line(monitor, guest, Script("hf-dhcp eth0; cat /dev/vda >/dev/null"),
                            kDisk)] { return Overhead(command); };
@@ -191,6 +273,6 @@ int main(int argc, char** argv) {
     return 1;
   }
   holdfast::bench::Report report("device_bench", rounds, argc == 5 ? argv[4] : "");
-  holdfast::bench::Run(report, rounds, {argv[2], argv[3]});
+  holdfast::bench::Run(report, std::min(rounds, holdfast::bench::kMostRounds), {argv[2], argv[3]});
   return report.exit_status();
 }
