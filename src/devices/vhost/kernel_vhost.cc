@@ -13,7 +13,6 @@
 #include <holdfast/ram_block.h>
 
 #include "devices/vhost/vhost_abi.h"
-#include "devices/virtio/device.h"
 
 namespace holdfast::devices::vhost {
 namespace {
@@ -126,14 +125,10 @@ Status KernelVhost::SetMemory(const AddressSpace& memory) const {
   return Ioctl(abi::kSetMemoryTable, bytes.data(), "VHOST_SET_MEM_TABLE");
 }
 
-Status KernelVhost::SetErrorFd(std::uint32_t index, int error_fd) const {
-  return Call(abi::kSetVringError, abi::VringFile{.index = index, .fd = error_fd},
-              "VHOST_SET_VRING_ERR");
-}
-
-Status KernelVhost::StartQueue(std::uint32_t index, const AddressSpace& memory,
-                               const virtio::QueueLayout& layout, std::uint32_t base, int kick_fd,
-                               int call_fd) const {
+Status KernelVhost::TakeQueue(std::uint32_t index, virtio::DeviceQueue& queue,
+                              const AddressSpace& memory, int error_fd) const {
+  if (!queue.ready()) return Fail(Errc::kMalformed, "the driver has not set up all queues");
+  const virtio::QueueLayout& layout = queue.layout();
   // virtio 1.2, 2.7: the sizes with the event indices, which may or may not be in use.
   const std::uint64_t entries = layout.size;
   abi::VringAddress rings{.index = index};
@@ -142,15 +137,20 @@ Status KernelVhost::StartQueue(std::uint32_t index, const AddressSpace& memory,
   HF_TRY(rings.available,
          HostAddress(memory, layout.driver_area, 6 + 2 * entries, "available ring"));
   HF_TRY(rings.used, HostAddress(memory, layout.device_area, 6 + 8 * entries, "used ring"));
-  HF_TRY_STATUS(Call(abi::kSetVringSize, abi::VringState{.index = index, .value = layout.size},
-                     "VHOST_SET_VRING_NUM"));
-  HF_TRY_STATUS(Call(abi::kSetVringBase, abi::VringState{.index = index, .value = base},
-                     "VHOST_SET_VRING_BASE"));
+  HF_TRY(const int call_fd, queue.call_fd());
+  queue.TakeKicks(true);
+  const auto number = [index](std::uint32_t value) {
+    return abi::VringState{.index = index, .value = value};
+  };
+  const auto file = [index](int descriptor) {
+    return abi::VringFile{.index = index, .fd = descriptor};
+  };
+  HF_TRY_STATUS(Call(abi::kSetVringSize, number(layout.size), "VHOST_SET_VRING_NUM"));
+  HF_TRY_STATUS(Call(abi::kSetVringBase, number(queue.position()), "VHOST_SET_VRING_BASE"));
   HF_TRY_STATUS(Call(abi::kSetVringAddress, rings, "VHOST_SET_VRING_ADDR"));
-  HF_TRY_STATUS(Call(abi::kSetVringCall, abi::VringFile{.index = index, .fd = call_fd},
-                     "VHOST_SET_VRING_CALL"));
-  return Call(abi::kSetVringKick, abi::VringFile{.index = index, .fd = kick_fd},
-              "VHOST_SET_VRING_KICK");
+  HF_TRY_STATUS(Call(abi::kSetVringError, file(error_fd), "VHOST_SET_VRING_ERR"));
+  HF_TRY_STATUS(Call(abi::kSetVringCall, file(call_fd), "VHOST_SET_VRING_CALL"));
+  return Call(abi::kSetVringKick, file(queue.kick_fd()), "VHOST_SET_VRING_KICK");
 }
 
 Result<std::uint32_t> KernelVhost::Position(std::uint32_t index) const {

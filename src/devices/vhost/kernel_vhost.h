@@ -10,7 +10,7 @@
 #include <holdfast/error.h>
 #include <holdfast/unique_fd.h>
 
-#include "devices/virtio/queue.h"
+#include "devices/virtio/device.h"
 
 namespace holdfast::devices::vhost {
 
@@ -44,16 +44,14 @@ class KernelVhost {
   Status SetFeatures(std::uint64_t features) const;
   /// Gives the kernel all of the guest's RAM. @return kUnsupported if it is in too many pieces
   Status SetMemory(const AddressSpace& memory) const;
-  /// Written by the kernel when a queue breaks the rules.
-  /// @param index  of the queue, as in the functions below: the device's, counted from 0
-  Status SetErrorFd(std::uint32_t index, int error_fd) const;
-  /// Tells the kernel where a queue is. It serves the queue once the device type's own call says so
-  /// (VHOST_NET_SET_BACKEND, VHOST_VSOCK_SET_RUNNING).
-  /// @param base  the first entry of the available ring to look at
-  /// @return kMalformed if the rings are not contiguous RAM; the failed system call
-  Status StartQueue(std::uint32_t index, const AddressSpace& memory,
-                    const virtio::QueueLayout& layout, std::uint32_t base, int kick_fd,
-                    int call_fd) const;
+  /// Hands a queue over: the kernel has its rings, its kicks and its interrupts, and serves it once
+  /// the device type's own call says so (VHOST_NET_SET_BACKEND, VHOST_VSOCK_SET_RUNNING).
+  /// @param index     the kernel's number of the queue, from 0
+  /// @param error_fd  written when the queue breaks the rules
+  /// @return kMalformed if the driver has not set the queue up, or its rings are not contiguous
+  ///         RAM; the failed system call
+  Status TakeQueue(std::uint32_t index, virtio::DeviceQueue& queue, const AddressSpace& memory,
+                   int error_fd) const;
   /// Where the kernel stopped: the next entry of the available ring.
   Result<std::uint32_t> Position(std::uint32_t index) const;
 

@@ -68,15 +68,7 @@ Status VhostVsock::Activate(Transport& transport) {
   HF_TRY_STATUS(kernel_->SetFeatures(transport.features()));
   HF_TRY_STATUS(kernel_->SetMemory(transport.memory()));
   for (unsigned i = 0; i < kServed; ++i) {
-    DeviceQueue& queue = transport.queue(i);
-    if (!queue.ready()) {
-      return Fail(Errc::kMalformed, fmt::format("the driver has not set up queue {}", i));
-    }
-    HF_TRY(const int call, queue.call_fd());
-    queue.TakeKicks(true);
-    HF_TRY_STATUS(kernel_->SetErrorFd(i, error_.get()));
-    HF_TRY_STATUS(kernel_->StartQueue(i, transport.memory(), queue.layout(), queue.position(),
-                                      queue.kick_fd(), call));
+    HF_TRY_STATUS(kernel_->TakeQueue(i, transport.queue(i), transport.memory(), error_.get()));
   }
   HF_TRY_STATUS(loop_.AddFd(error_.get(), EPOLLIN, [this](std::uint32_t) {
     eventfd_t count = 0;

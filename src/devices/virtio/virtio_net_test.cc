@@ -39,8 +39,7 @@ TEST_F(VirtioNetTest, FramesWaitInTheQueueForABackEndWithoutRoom) {
   backend_->room = false;
   const Bytes frame = Frame(100);
   const Bytes packet = WithHeader(frame);
-  const TestBuffer buffer{driver_->ram().Put(packet), static_cast<std::uint32_t>(packet.size()),
-                          false};
+  const TestBuffer buffer = Packet(packet);
   for (int i = 0; i < 3; ++i) driver_->Send(1, {&buffer, 1});
   EXPECT_FALSE(driver_->Take(1));
   backend_->MakeRoom(0);
@@ -56,8 +55,7 @@ TEST_F(VirtioNetTest, FramesBothWaysWaitForTheirTurnAndNoneIsLost) {
   throttle_->Set(limits);
   Make();
   const Bytes packet = WithHeader(Frame(60));
-  const TestBuffer out{driver_->ram().Put(packet), static_cast<std::uint32_t>(packet.size()),
-                       false};
+  const TestBuffer out = Packet(packet);
   std::vector<Buffer> in;
   for (int i = 0; i < 4; ++i) {
     in.push_back(GiveBuffer(2000));
@@ -83,8 +81,7 @@ TEST_F(VirtioNetTest, AResetForgetsWhoWaitsForATurn) {
   throttle_->Set(limits);
   Make();
   const Bytes packet = WithHeader(Frame(60));
-  const TestBuffer out{driver_->ram().Put(packet), static_cast<std::uint32_t>(packet.size()),
-                       false};
+  const TestBuffer out = Packet(packet);
   for (int i = 0; i < 4; ++i) driver_->Send(1, {&out, 1});
   const std::size_t before = backend_->sent.size();
   EXPECT_LT(before, 4U);
@@ -99,8 +96,7 @@ TEST_F(VirtioNetTest, AResetForgetsWhoWaitsForATurn) {
 TEST_F(VirtioNetTest, ManyFramesAreSentWithoutStarvingTheLoop) {
   Make();
   const Bytes packet = WithHeader(Frame(60));
-  const TestBuffer buffer{driver_->ram().Put(packet), static_cast<std::uint32_t>(packet.size()),
-                          false};
+  const TestBuffer buffer = Packet(packet);
   driver_.reset();
   driver_ = std::make_unique<TestDriver>(*card_, *loop_, kAccepted);
   ASSERT_TRUE(driver_->Start(256));

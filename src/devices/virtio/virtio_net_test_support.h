@@ -135,6 +135,10 @@ class VirtioNetTest : public ::testing::Test {
     const TestBuffer buffer{address, size, true};
     return {driver_->Send(2 * pair, {&buffer, 1}), address, size};
   }
+  // A request that sends `packet`, header included, as often as it is given to the driver.
+  TestBuffer Packet(const Bytes& packet) {
+    return {driver_->ram().Put(packet), static_cast<std::uint32_t>(packet.size()), false};
+  }
   // What the driver finds in the buffer, which must be the next to be given back.
   Bytes TakeFrame(const Buffer& buffer, unsigned pair = 0) {
     const auto used = driver_->Take(2 * pair);

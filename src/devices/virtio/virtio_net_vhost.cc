@@ -51,16 +51,8 @@ Status VirtioNet::StartKernel(unsigned pair) {
   HF_TRY_STATUS(kernel.SetFeatures(transport_->features()));
   HF_TRY_STATUS(kernel.SetMemory(transport_->memory()));
   for (const unsigned which : kQueuesOfPair) {
-    DeviceQueue& queue = transport_->queue(2 * pair + which);
-    if (!queue.ready()) {
-      return Fail(Errc::kMalformed,
-                  fmt::format("the driver has not set up queue {}", 2 * pair + which));
-    }
-    HF_TRY(const int call, queue.call_fd());
-    queue.TakeKicks(true);
-    HF_TRY_STATUS(kernel.SetErrorFd(which, kernel_error_.get()));
-    HF_TRY_STATUS(kernel.StartQueue(which, transport_->memory(), queue.layout(), queue.position(),
-                                    queue.kick_fd(), call));
+    HF_TRY_STATUS(kernel.TakeQueue(which, transport_->queue(2 * pair + which), transport_->memory(),
+                                   kernel_error_.get()));
   }
   pairs_[pair].attached = true;
   const int socket = backend_->AttachKernel(pair);
