@@ -6,6 +6,7 @@
 #include <holdfast/unique_fd.h>
 
 #include <cstdint>
+#include <optional>
 
 namespace holdfast::kvm {
 
@@ -39,6 +40,17 @@ class GuestMemfd {
   /// Frees [offset, offset + length), page aligned: its next use finds zeroes. Never changes
   /// whether a page is shared or private.
   Status PunchHole(std::uint64_t offset, std::uint64_t length) const;
+
+  /// What SetAttributes did.
+  struct AttributesAnswer {
+    /// A page of the range is in use (EAGAIN): nothing has changed; this is the first one's offset.
+    std::optional<std::uint64_t> busy_offset;
+  };
+  /// In-place conversion by the kernel (KVM_SET_MEMORY_ATTRIBUTES2, as applied for Linux 7.4):
+  /// all of [offset, offset + length) gets `attributes`, or nothing. Any process that has the fd
+  /// may. @return the failed ioctl: ENOTTY where the kernel does not have it, EINVAL, ENOMEM
+  Result<AttributesAnswer> SetAttributes(std::uint64_t offset, std::uint64_t length,
+                                         std::uint64_t attributes) const;
 
  private:
   GuestMemfd(UniqueFd fd, std::uint64_t size) : fd_(std::move(fd)), size_(size) {}

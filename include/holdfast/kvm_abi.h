@@ -24,6 +24,10 @@ inline constexpr int kCapGuestMemfd = 234;        ///< Linux 6.8
 inline constexpr int kCapVmTypes = 235;           ///< Linux 6.8; answers a mask of VM types
 inline constexpr int kCapPreFaultMemory = 236;    ///< Linux 6.11
 inline constexpr int kCapGuestMemfdFlags = 244;   ///< Linux 6.18; answers the flags' mask
+/// In-place conversion as applied for Linux 7.4 (series v13); answers the attributes' mask. The
+/// number has moved with every version of the series, and released kernels use the earlier ones for
+/// other things: only together with an ioctl that behaves does it say anything.
+inline constexpr int kCapGuestMemfdMemoryAttributes = 252;
 
 // ---- guest_memfd ------------------------------------------------------------------------------
 /// The fd may be mapped by user space. Linux 6.18.
@@ -62,17 +66,36 @@ static_assert(offsetof(UserspaceMemoryRegion2, guest_memfd) == 40);
 // ---- Attributes -------------------------------------------------------------------------------
 inline constexpr std::uint64_t kMemoryAttributePrivate = 1ULL << 3;  ///< Linux 6.8
 
-/// Argument of KVM_SET_MEMORY_ATTRIBUTES2 on a guest_memfd, as applied for Linux 7.4 (series v13);
-/// no released kernel has it. Only used to find out whether the kernel knows the ioctl.
+/// Argument of KVM_SET_MEMORY_ATTRIBUTES (VM ioctl). Linux 6.8.
+struct MemoryAttributes {
+  std::uint64_t address;  ///< guest physical
+  std::uint64_t size;
+  std::uint64_t attributes;
+  std::uint64_t flags;  ///< must be 0
+};
+static_assert(sizeof(MemoryAttributes) == 32);
+
+/// Argument of KVM_SET_MEMORY_ATTRIBUTES2 (guest_memfd ioctl), as applied for Linux 7.4 (series
+/// v13); no released kernel has it.
 struct MemoryAttributes2 {
   std::uint64_t offset;
   std::uint64_t size;
   std::uint64_t attributes;
   std::uint64_t flags;
-  std::uint64_t error_offset;
-  std::uint64_t reserved[11];
+  std::uint64_t error_offset;  ///< out, with EAGAIN and ENOMEM: the first page that refuses
+  std::uint64_t reserved[11];  ///< must be 0
 };
 static_assert(sizeof(MemoryAttributes2) == 128);
+
+/// Argument of KVM_PRE_FAULT_MEMORY (vCPU ioctl); the kernel moves gpa and size on to what is left.
+/// Linux 6.11.
+struct PreFaultMemory {
+  std::uint64_t gpa;
+  std::uint64_t size;
+  std::uint64_t flags;  ///< must be 0
+  std::uint64_t padding[5];
+};
+static_assert(sizeof(PreFaultMemory) == 64);
 
 // ---- VM types (kCapVmTypes' bits) ---------------------------------------------------------------
 inline constexpr unsigned kVmTypeDefault = 0;
@@ -82,6 +105,20 @@ inline constexpr unsigned kVmTypeTdx = 5;          ///< Linux 6.16
 
 // ---- Exits ------------------------------------------------------------------------------------
 inline constexpr std::uint32_t kExitMemoryFault = 39;  ///< Linux 6.8
+/// What kvm_run holds at a kExitMemoryFault, in its union.
+struct MemoryFaultExit {
+  std::uint64_t flags;
+  std::uint64_t gpa;
+  std::uint64_t size;
+};
+inline constexpr std::uint64_t kMemoryExitFlagPrivate = 1ULL << 3;  ///< the access was private
+
+// ---- Hypercalls that leave KVM (KVM_CAP_EXIT_HYPERCALL) ---------------------------------------
+inline constexpr std::uint32_t kCapExitHypercall = 201;  ///< Linux 5.14; takes and answers a mask
+inline constexpr std::uint64_t kHypercallMapGpaRange = 12;  ///< KVM_HC_MAP_GPA_RANGE, Linux 5.14
+/// Its third argument: the guest wants the range private. The low four bits are a page size, which
+/// says nothing: the second argument counts 4 KiB pages.
+inline constexpr std::uint64_t kMapGpaRangeEncrypted = 1ULL << 4;
 
 // ---- ioctl numbers of structs that end in a flexible array --------------------------------------
 // sizeof() of such a struct is larger in C++ than in C when the array is declared through

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <holdfast/error.h>
+#include <holdfast/guest_address.h>
 #include <holdfast/kvm_abi.h>
 #include <holdfast/mapping.h>
 #include <holdfast/unique_fd.h>
@@ -43,6 +44,8 @@ class Vcpu {
   /// Bytes of the I/O data of a KVM_EXIT_IO: size * count at its offset, checked against the
   /// mapping. Empty if KVM's description does not fit.
   std::span<std::byte> io_data() const noexcept;
+  /// Of a kExitMemoryFault.
+  abi::MemoryFaultExit memory_fault() const noexcept;
   /// Makes the next (or current, together with a signal) Run() return kInterrupted.
   void RequestExit() const noexcept;
   void ClearExitRequest() const noexcept;
@@ -67,6 +70,10 @@ class Vcpu {
   /// XCR0 and friends; kUnsupported-like errors where the host has no XSAVE.
   Result<kvm_xcrs> GetXcrs() const;
   Status SetXcrs(const kvm_xcrs& xcrs) const;
+  /// Lets KVM map [from, from + size) for this vCPU before it is touched (KVM_PRE_FAULT_MEMORY,
+  /// Linux 6.11). Only by the thread that runs it. @return the bytes that are mapped from the start
+  /// on, which may be fewer; the failed ioctl where it is none.
+  Result<std::uint64_t> PreFault(GuestAddress from, std::uint64_t size) const;
   /// Where the vCPU's page tables, as they are now, map this linear address.
   /// @return the guest physical address; empty where nothing is mapped.
   Result<std::optional<std::uint64_t>> Translate(std::uint64_t linear_address) const;

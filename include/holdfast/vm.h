@@ -55,6 +55,11 @@ class Vm {
   Status SetMemslot(const Memslot& slot) const;
   Status DeleteMemslot(std::uint32_t slot) const;
 
+  /// Makes [from, from + size) private or shared on the VM's level (KVM_SET_MEMORY_ATTRIBUTES,
+  /// Linux 6.8): private accesses are then served from the guest_memfd of the slot, shared ones
+  /// from its userspace_addr. Contents are not carried over. @return the failed ioctl
+  Status SetMemoryAttributes(GuestAddress from, std::uint64_t size, std::uint64_t attributes) const;
+
   /// In-kernel PIC, IOAPIC and local APICs, and the PIT. Before the first vCPU.
   Status CreateIrqchip() const;
   Status CreatePit() const;

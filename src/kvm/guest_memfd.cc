@@ -5,6 +5,9 @@
 #include <holdfast/units.h>
 #include <holdfast/vm.h>
 
+#include <algorithm>
+#include <cerrno>
+
 #include "kvm/ioctl.h"
 
 namespace holdfast::kvm {
@@ -73,6 +76,23 @@ Status GuestMemfd::PunchHole(std::uint64_t offset, std::uint64_t length) const {
     return FailErrno(fmt::format("freeing {} of guest memory", FormatSize(length)));
   }
   return {};
+}
+
+Result<GuestMemfd::AttributesAnswer> GuestMemfd::SetAttributes(std::uint64_t offset,
+                                                               std::uint64_t length,
+                                                               std::uint64_t attributes) const {
+  abi::MemoryAttributes2 request{};
+  request.offset = offset;
+  request.size = length;
+  request.attributes = attributes;
+  const auto answer = Call(fd_.get(), kSetMemoryAttributes2, request);
+  if (answer) return AttributesAnswer{};
+  if (answer.error().os_errno() == EAGAIN) {
+    // The kernel promises a page of the range; nobody else may rely on more than that.
+    const std::uint64_t last = offset + length - kPageSize;
+    return AttributesAnswer{std::clamp(request.error_offset, offset, last)};
+  }
+  return Fail(answer.error());
 }
 
 }  // namespace holdfast::kvm

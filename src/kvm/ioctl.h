@@ -10,6 +10,8 @@
 #include <holdfast/error.h>
 #include <holdfast/kvm_abi.h>
 
+#include "kvm/ioctl_handler.h"
+
 namespace holdfast::kvm {
 
 /// One ioctl that takes a pointer: its number, its C name (for messages), its argument type.
@@ -44,13 +46,15 @@ struct FlexRequest {
 
 namespace internal {
 // EINTR before the work began: again. (KVM_RUN is not called through here: there EINTR answers.)
-template <typename Arg>
-int CallRaw(int fd, unsigned long number, Arg arg) noexcept {
+inline int CallRaw(int fd, unsigned long number, unsigned long argument) noexcept {
   int ret = 0;
   do {
-    ret = ::ioctl(fd, number, arg);
+    ret = Ioctl(fd, number, argument);
   } while (ret < 0 && errno == EINTR);
   return ret;
+}
+inline int CallRaw(int fd, unsigned long number, void* argument) noexcept {
+  return CallRaw(fd, number, reinterpret_cast<unsigned long>(argument));
 }
 }  // namespace internal
 
@@ -98,8 +102,13 @@ static_assert(kCreateGuestMemfd.number == 0xc040aed4UL);
 inline constexpr Request<abi::UserspaceMemoryRegion2> kSetUserMemoryRegion2{
     _IOW(abi::kIoctlType, 0x49, abi::UserspaceMemoryRegion2), "KVM_SET_USER_MEMORY_REGION2"};
 static_assert(kSetUserMemoryRegion2.number == 0x40a0ae49UL);
+inline constexpr Request<abi::MemoryAttributes> kSetMemoryAttributes{
+    _IOW(abi::kIoctlType, 0xd2, abi::MemoryAttributes), "KVM_SET_MEMORY_ATTRIBUTES"};
+static_assert(kSetMemoryAttributes.number == 0x4020aed2UL);
+/// Of a guest_memfd, not of a VM.
 inline constexpr Request<abi::MemoryAttributes2> kSetMemoryAttributes2{
     _IOWR(abi::kIoctlType, 0xd2, abi::MemoryAttributes2), "KVM_SET_MEMORY_ATTRIBUTES2"};
+static_assert(kSetMemoryAttributes2.number == 0xc080aed2UL);
 inline constexpr ValueRequest kCreateVcpu{KVM_CREATE_VCPU, "KVM_CREATE_VCPU"};
 inline constexpr ValueRequest kCreateIrqchip{KVM_CREATE_IRQCHIP, "KVM_CREATE_IRQCHIP"};
 inline constexpr ValueRequest kSetTssAddr{KVM_SET_TSS_ADDR, "KVM_SET_TSS_ADDR"};
@@ -123,6 +132,9 @@ inline constexpr Request<kvm_enable_cap> kEnableCap{KVM_ENABLE_CAP, "KVM_ENABLE_
 
 // ---- vCPU
 // -----------------------------------------------------------------------------------------
+inline constexpr Request<abi::PreFaultMemory> kPreFaultMemory{
+    _IOWR(abi::kIoctlType, 0xd5, abi::PreFaultMemory), "KVM_PRE_FAULT_MEMORY"};
+static_assert(kPreFaultMemory.number == 0xc040aed5UL);
 inline constexpr ValueRequest kRun{KVM_RUN, "KVM_RUN"};
 inline constexpr ValueRequest kNmi{KVM_NMI, "KVM_NMI"};
 inline constexpr Request<kvm_regs> kGetRegs{KVM_GET_REGS, "KVM_GET_REGS"};

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include <atomic>
+#include <cstring>
 
 #include "kvm/flex_buffer.h"
 #include "kvm/ioctl.h"
@@ -38,7 +39,7 @@ Result<Vcpu> Vcpu::Create(const Vm& vm, unsigned id) {
 }
 
 Result<Vcpu::RunOutcome> Vcpu::Run() {
-  if (::ioctl(fd_.get(), kRun.number, 0) >= 0) return RunOutcome::kExit;
+  if (internal::Ioctl(fd_.get(), kRun.number, 0) >= 0) return RunOutcome::kExit;
   switch (errno) {
     case EINTR:
     case EAGAIN:  // an application processor that waits for its INIT and was woken
@@ -57,6 +58,13 @@ std::span<std::byte> Vcpu::io_data() const noexcept {
   const std::uint64_t length = std::uint64_t{io.size} * io.count;
   if (!RangeFits(io.data_offset, length, run_.size())) return {};
   return run_.bytes().subspan(io.data_offset, length);
+}
+
+abi::MemoryFaultExit Vcpu::memory_fault() const noexcept {
+  // The distribution's kvm_run does not have this member of the union; where it lies, all lie.
+  abi::MemoryFaultExit fault{};
+  std::memcpy(&fault, &run().io, sizeof fault);
+  return fault;
 }
 
 void Vcpu::RequestExit() const noexcept {
@@ -98,7 +106,7 @@ Status Vcpu::SetLapic(const kvm_lapic_state& lapic) const {
   return Set(fd_.get(), kSetLapic, lapic);
 }
 Status Vcpu::InjectNmi() const {
-  if (::ioctl(fd_.get(), kNmi.number, 0) < 0) return FailErrno(kNmi.name);
+  if (internal::Ioctl(fd_.get(), kNmi.number, 0) < 0) return FailErrno(kNmi.name);
   return {};
 }
 
@@ -125,6 +133,21 @@ Result<kvm_xcrs> Vcpu::GetXcrs() const {
 }
 Status Vcpu::SetXcrs(const kvm_xcrs& xcrs) const {
   return Set(fd_.get(), kSetXcrs, xcrs);
+}
+
+Result<std::uint64_t> Vcpu::PreFault(GuestAddress from, std::uint64_t size) const {
+  abi::PreFaultMemory request{};
+  request.gpa = from.value();
+  request.size = size;
+  while (request.size > 0) {
+    const auto answer = Call(fd_.get(), kPreFaultMemory, request);
+    if (answer) continue;
+    // What is mapped so far is mapped; a slot that is just being exchanged is there again soon.
+    if (answer.error().os_errno() == EAGAIN) continue;
+    if (request.size < size) break;
+    return Fail(answer.error());
+  }
+  return size - request.size;
 }
 
 Result<std::optional<std::uint64_t>> Vcpu::Translate(std::uint64_t linear_address) const {

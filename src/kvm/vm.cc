@@ -61,6 +61,19 @@ Status Vm::DeleteMemslot(std::uint32_t slot) const {
   return {};
 }
 
+Status Vm::SetMemoryAttributes(GuestAddress from, std::uint64_t size,
+                               std::uint64_t attributes) const {
+  const abi::MemoryAttributes request{
+      .address = from.value(), .size = size, .attributes = attributes, .flags = 0};
+  auto answer = Call(fd_.get(), kSetMemoryAttributes, request);
+  if (!answer) {
+    return Fail(std::move(answer).error().Wrap(
+        fmt::format("setting the attributes of {:#x} bytes at guest physical address {:#x}", size,
+                    from.value())));
+  }
+  return {};
+}
+
 Status Vm::CreateIrqchip() const {
   HF_TRY_STATUS(Call(fd_.get(), kCreateIrqchip));
   return {};
