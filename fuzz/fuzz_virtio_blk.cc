@@ -93,12 +93,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::abort();
   }
   if ((choice & 4) == 0) {
-    devices::virtio::VirtioBlk disk(**loop, drive, nullptr, {});
+    devices::virtio::VirtioBlk disk(devices::DeviceThread(**loop), drive, {});
     TestDriver driver(disk, **loop, features);
     Drive(driver, **loop, input, 1);
     return 0;
   }
-  devices::virtio::VirtioScsi adapter(**loop, {}, nullptr, "scsi.0");
+  devices::virtio::VirtioScsi adapter(devices::DeviceThread(**loop), {}, nullptr, "scsi.0");
   devices::scsi::Identity hard_disk;
   devices::scsi::Identity cd;
   cd.cdrom = true;

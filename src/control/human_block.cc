@@ -39,7 +39,7 @@ Result<std::string> HumanCommands::InfoBlock(std::string_view arguments) {
     }
     if (drive->user() != nullptr && drive->user()->removable) {
       text += fmt::format("    Removable device: {}locked, tray {}\n",
-                          drive->user()->locked ? "" : "not ",
+                          drive->tray_locked() ? "" : "not ",
                           drive->medium() == nullptr ? "open" : "closed");
     }
     if (drive->medium() == nullptr) continue;

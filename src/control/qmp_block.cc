@@ -89,7 +89,7 @@ QmpResult QueryBlock(VmContext& vm, const Json&) {
     Json info = {{"device", drive->id()},
                  {"type", "unknown"},
                  {"removable", user != nullptr && user->removable},
-                 {"locked", user != nullptr && user->locked}};
+                 {"locked", drive->tray_locked()}};
     if (user != nullptr && !user->name.empty()) info["qdev"] = user->name;
     if (user != nullptr && user->removable) info["tray_open"] = drive->medium() == nullptr;
     if (user != nullptr) info["io-status"] = "ok";

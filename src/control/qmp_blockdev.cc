@@ -104,7 +104,7 @@ tl::expected<Drive*, QmpError> FindTray(VmContext& vm, const Json& arguments, bo
   if (user == nullptr || !user->removable) {
     return QmpFail(fmt::format("Device '{}' is not removable", name));
   }
-  if (user->locked && !force) {
+  if ((*drive)->tray_locked() && !force) {
     return QmpFail(
         fmt::format("Device '{}' is locked and force was not specified, wait for tray "
                     "to open and try again",

@@ -97,10 +97,11 @@ class LinuxDebian : public LinuxDeviceTest {
     }
     EXPECT_EQ(Shell("qemu-img create -q -f qcow2 {} {}", Path("qcow2"), kQcow2Size), 0);
     return {"-object",  "iothread,id=io0",
+            "-object",  "iothread,id=io1",
             "-drive",   fmt::format("file={},if=none,id=d1,format=raw,cache=none", Path("blk")),
             "-device",  "virtio-blk-pci,drive=d1,iothread=io0,num-queues=2",
             "-drive",   fmt::format("file={},if=none,id=d2,format=raw,cache=none", Path("scsi")),
-            "-device",  "virtio-scsi-pci,id=work",
+            "-device",  "virtio-scsi-pci,id=work,iothread=io1",
             "-device",  "scsi-hd,drive=d2,bus=work.0",
             "-drive",   fmt::format("file={},if=virtio,format=qcow2", Path("qcow2")),
             "-chardev", fmt::format("socket,id=c0,path={}", folder_socket),

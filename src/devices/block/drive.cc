@@ -160,6 +160,7 @@ Status Drive::Attach(DriveUser user, std::uint32_t block_size, bool share_write)
 void Drive::Detach() noexcept {
   if (user_ && medium_ != nullptr) medium_->Release();
   user_.reset();
+  tray_locked_ = false;
 }
 
 Result<std::unique_ptr<BlockDevice::Submitter>> Drive::MakeSubmitter(EventLoop& loop) {

@@ -52,11 +52,11 @@ struct DriveUser {
   std::function<void()> resized = {};  ///< the size has changed
   std::function<void()> run_again =
       {};  ///< the machine runs on: requests that stopped it may be tried
-  /// The medium is about to go: end what is under way and drop all submitters.
+  /// The medium is about to go: end what is under way, drop all submitters, and leave the medium
+  /// alone until it has changed.
   std::function<void()> medium_going = {};
   std::function<void()> medium_changed = {};
   bool removable = false;  ///< has a tray
-  bool locked = false;     ///< the guest forbids opening it
 };
 
 /// What a device plugs into: a medium (or none) with policies, limits and statistics.
@@ -97,6 +97,9 @@ class Drive {
   /// Whether the guest must flush for what it wrote to be durable. Any thread.
   bool write_cache() const noexcept { return write_cache_.load(std::memory_order_relaxed); }
   void set_write_cache(bool on) noexcept { write_cache_.store(on, std::memory_order_relaxed); }
+  /// Whether the guest forbids to open the tray. Any thread.
+  bool tray_locked() const noexcept { return tray_locked_.load(std::memory_order_relaxed); }
+  void set_tray_locked(bool on) noexcept { tray_locked_.store(on, std::memory_order_relaxed); }
 
   /// A request failed with `error` on the host: what to do now, kReport, kIgnore or kStop. Counted,
   /// and told to the outside. Any thread.
@@ -123,6 +126,7 @@ class Drive {
   std::optional<DriveUser> user_;
   std::uint32_t block_size_ = 512;  // the user's
   std::atomic<bool> write_cache_ = true;
+  std::atomic<bool> tray_locked_ = false;
   std::shared_ptr<object::Throttle> throttle_;
   std::string throttle_group_;
   DriveStats stats_;

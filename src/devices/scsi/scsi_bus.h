@@ -13,6 +13,7 @@
 #include <holdfast/error.h>
 
 #include "devices/child_bus.h"
+#include "devices/device_thread.h"
 #include "devices/scsi/scsi_disk.h"
 
 namespace holdfast::devices::scsi {
@@ -28,9 +29,14 @@ struct UnitAddress {
 
 /// The disks of an adapter. Disks keep it alive, should the adapter go before them.
 ///
-/// Thread-safety: the main thread, which is the adapter's too.
+/// Thread-safety: the adapter's thread. The main thread alone adds and removes disks, by thread(),
+/// and may look at them meanwhile.
 class ScsiBus final : public ChildBus, public std::enable_shared_from_this<ScsiBus> {
  public:
+  explicit ScsiBus(DeviceThread thread) noexcept : thread_(thread) {}
+  /// What the adapter and its disks work on.
+  const DeviceThread& thread() const noexcept { return thread_; }
+
   static constexpr std::uint8_t kMostTarget = 255;
   static constexpr std::uint16_t kMostLun = 16383;
 
@@ -57,6 +63,7 @@ class ScsiBus final : public ChildBus, public std::enable_shared_from_this<ScsiB
   const std::map<UnitAddress, ScsiDisk*>& units() const noexcept { return units_; }
 
  private:
+  const DeviceThread thread_;
   std::map<UnitAddress, ScsiDisk*> units_;
   Changed changed_;
   std::function<void()> batch_end_;

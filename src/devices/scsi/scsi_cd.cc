@@ -11,7 +11,7 @@ namespace holdfast::devices::scsi {
 bool ScsiDisk::ExecuteCd(const CommandPtr& command, const Cdb& cdb) {
   switch (cdb.opcode) {
     case kPreventAllow:
-      if (drive_.user() != nullptr) drive_.user()->locked = (cdb.bytes[4] & 1) != 0;
+      drive_.set_tray_locked((cdb.bytes[4] & 1) != 0);
       Good(command);
       return true;
     case kGetConfiguration:

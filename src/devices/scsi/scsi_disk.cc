@@ -222,11 +222,10 @@ void ScsiDisk::Inquire(const CommandPtr& command, const Cdb& cdb) {
 void ScsiDisk::SenseModes(const CommandPtr& command, const Cdb& cdb, bool ten) {
   const std::uint8_t control = cdb.bytes[2] >> 6;
   if (control == 3) return Fail(command, {0x05, 0x39, 0x00});  // saved values: there are none
-  const block::DriveUser* const user = drive_.user();
   const auto data = ModeData(identity_,
-                             {.readonly = drive_.readonly(),
+                             {.readonly = !medium_changing_ && drive_.readonly(),
                               .write_cache = control == 2 ? write_cache_ : drive_.write_cache(),
-                              .locked = user != nullptr && user->locked,
+                              .locked = drive_.tray_locked(),
                               .blocks = blocks()},
                              ten, (cdb.bytes[1] & 0x08) != 0, cdb.bytes[2] & 0x3f, control);
   if (!data) return Fail(command, kInvalidField);
@@ -249,8 +248,7 @@ void ScsiDisk::StartStop(const CommandPtr& command, const Cdb& cdb) {
   const bool start = (cdb.bytes[4] & 1) != 0;
   const bool load_eject = (cdb.bytes[4] & 2) != 0;
   if (identity_.cdrom && load_eject) {
-    const block::DriveUser* const user = drive_.user();
-    if (!start && !tray_open_ && user != nullptr && user->locked) {
+    if (!start && !tray_open_ && drive_.tray_locked()) {
       return Fail(command, kRemovalPrevented);
     }
     if (tray_open_ == start) medium_event_ = true;
@@ -433,7 +431,7 @@ void ScsiDisk::Reset() {
   attention_ = kPoweredOn;
   tray_open_ = false;
   drive_.set_write_cache(write_cache_);
-  if (drive_.user() != nullptr) drive_.user()->locked = false;
+  drive_.set_tray_locked(false);
 }
 
 void ScsiDisk::RunAgain() {
@@ -442,11 +440,13 @@ void ScsiDisk::RunAgain() {
 }
 
 void ScsiDisk::MediumGoing() {
+  medium_changing_ = true;
   AbortAll();
   submitter_.reset();
 }
 
 void ScsiDisk::MediumChanged() {
+  medium_changing_ = false;
   tray_open_ = drive_.medium() == nullptr;
   medium_event_ = true;
   if (drive_.medium() != nullptr) attention_ = kMediumChanged;

@@ -57,6 +57,7 @@ class ScsiDisk {
 
   // For DriveUser.
   void RunAgain();
+  /// From here to MediumChanged() there is no medium for the guest, and no submitter.
   void MediumGoing();
   void MediumChanged();
   /// Tells the guest that the size has changed, with its next command.
@@ -89,7 +90,10 @@ class ScsiDisk {
              std::uint64_t allocation);
   std::vector<std::uint8_t> Parameters(const CommandPtr& command, std::uint64_t length) const;
 
-  bool HasMedium() const noexcept { return drive_.medium() != nullptr && !tray_open_; }
+  // While it changes, the main thread works on it.
+  bool HasMedium() const noexcept {
+    return !medium_changing_ && !tray_open_ && drive_.medium() != nullptr;
+  }
   std::uint64_t blocks() const noexcept;
   bool InRange(std::uint64_t lba, std::uint64_t count) const noexcept;
   // Answers those that need no medium. @return whether it was one
@@ -118,6 +122,7 @@ class ScsiDisk {
   bool tray_open_ = false;
   bool medium_event_ = false;  // GET EVENT STATUS has news
   bool aborting_ = false;
+  bool medium_changing_ = false;
   std::function<void()> batch_end_;
 };
 

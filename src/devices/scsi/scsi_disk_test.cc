@@ -201,7 +201,7 @@ TEST_F(ScsiDiskTest, ACdRomHasATrayAndATableOfContents) {
   EXPECT_EQ(Run({kWrite10, 0, 0, 0, 0, 0, 0, 0, 1, 0}, 0, std::string(2048, 'x')).sense,
             kWriteProtected);
   Run({kPreventAllow, 0, 0, 0, 1, 0});
-  EXPECT_TRUE(drive_->user()->locked);
+  EXPECT_TRUE(drive_->tray_locked());
   EXPECT_EQ(Run({kStartStopUnit, 0, 0, 0, 2, 0}).sense, kRemovalPrevented);
   Run({kPreventAllow, 0, 0, 0, 0, 0});
   EXPECT_EQ(Run({kStartStopUnit, 0, 0, 0, 2, 0}).status, kGood);

@@ -4,10 +4,12 @@
 
 #include <fmt/format.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
 
+#include "base/event_loop.h"
 #include "devices/block/disk_options.h"
 #include "devices/child_bus.h"
 #include "devices/scsi/scsi_bus.h"
@@ -108,20 +110,44 @@ Identity MakeIdentity(const Words& words, bool cdrom) {
 // A disk on its bus, with its drive.
 class DiskDevice final : public ChildDevice {
  public:
-  DiskDevice(EventLoop& loop, block::Drive& drive, Identity identity, ScsiBus& bus)
-      : drive_(drive), bus_(bus.shared_from_this()), disk_(loop, drive, std::move(identity)) {}
+  DiskDevice(block::Drive& drive, Identity identity, ScsiBus& bus)
+      : drive_(drive),
+        bus_(bus.shared_from_this()),
+        disk_(bus.thread().loop(), drive, std::move(identity)) {}
   ~DiskDevice() override {
-    bus_->Remove(disk_);
+    Run([this] {
+      bus_->Remove(disk_);
+      disk_.MediumGoing();
+      alive_.reset();
+    });
     drive_.Detach();
   }
   DiskDevice(const DiskDevice&) = delete;
   DiskDevice& operator=(const DiskDevice&) = delete;
-  ScsiDisk& disk() noexcept { return disk_; }
+  Status Plug(UnitAddress where) {
+    Status plugged;
+    Run([&] { plugged = bus_->Add(where, disk_); });
+    return plugged;
+  }
+
+  // For DriveUser: what must have happened before the main thread goes on, and what need not.
+  void Do(void (ScsiDisk::*work)()) {
+    Run([&] { (disk_.*work)(); });
+  }
+  void DoLater(void (ScsiDisk::*work)()) {
+    bus_->thread().loop().Post([this, work, alive = std::weak_ptr<int>(alive_)] {
+      if (!alive.expired()) (disk_.*work)();
+    });
+  }
 
  private:
+  void Run(const std::function<void()>& work) { bus_->thread().Run(work); }
+
   block::Drive& drive_;
   const std::shared_ptr<ScsiBus> bus_;
   ScsiDisk disk_;
+  // The loop's; gone when posted work must not find the disk.
+  std::shared_ptr<int> alive_ = std::make_shared<int>();
 };
 
 template <bool Cdrom>
@@ -143,21 +169,21 @@ Result<std::unique_ptr<ChildDevice>> Attach(const DeviceEnvironment& environment
   } else {
     return Fail(Errc::kExhausted, "no free target", "Give it a lun of a target there is.");
   }
-  const auto device = std::make_shared<ScsiDisk*>(nullptr);
+  // The drive calls back only once the device is made.
+  const auto device = std::make_shared<DiskDevice*>(nullptr);
   HF_TRY(
       block::Drive* const drive,
       block::PlugIn(environment, model, words,
                     {.name = id.empty() ? std::string() : fmt::format("/machine/peripheral/{}", id),
-                     .resized = [device] { (*device)->Resized(); },
-                     .run_again = [device] { (*device)->RunAgain(); },
-                     .medium_going = [device] { (*device)->MediumGoing(); },
-                     .medium_changed = [device] { (*device)->MediumChanged(); },
+                     .resized = [device] { (*device)->DoLater(&ScsiDisk::Resized); },
+                     .run_again = [device] { (*device)->DoLater(&ScsiDisk::RunAgain); },
+                     .medium_going = [device] { (*device)->Do(&ScsiDisk::MediumGoing); },
+                     .medium_changed = [device] { (*device)->Do(&ScsiDisk::MediumChanged); },
                      .removable = Cdrom},
                     Cdrom));
-  auto made =
-      std::make_unique<DiskDevice>(environment.loop, *drive, MakeIdentity(words, Cdrom), bus);
-  *device = &made->disk();
-  HF_TRY_STATUS(bus.Add(where, made->disk()));
+  auto made = std::make_unique<DiskDevice>(*drive, MakeIdentity(words, Cdrom), bus);
+  *device = made.get();
+  HF_TRY_STATUS(made->Plug(where));
   return Result<std::unique_ptr<ChildDevice>>(std::move(made));
 }
 

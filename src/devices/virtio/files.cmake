@@ -32,6 +32,7 @@ set(DEVICES_VIRTIO_TESTS
   virtio/virtio_net_test.cc
   virtio/virtio_rng_test.cc
   virtio/virtio_scsi_test.cc
+  virtio/virtio_scsi_thread_test.cc
   virtio/virtio_serial_test.cc)
 # The driver's side, for tests here, in tests/kvm and for fuzzing.
 set(DEVICES_TESTING_SOURCES

@@ -76,11 +76,9 @@ void CopyPieces(std::span<const iovec> pieces, std::uint64_t offset, std::uint64
 
 }  // namespace
 
-VirtioBlk::VirtioBlk(EventLoop& loop, block::Drive& drive, object::IoThread* thread,
-                     const Config& config)
-    : loop_(loop),
+VirtioBlk::VirtioBlk(const DeviceThread& thread, block::Drive& drive, const Config& config)
+    : thread_(thread),
       drive_(drive),
-      thread_(thread),
       config_(config),
       write_cache_(drive.write_cache()),
       queue_sizes_(config.num_queues, static_cast<std::uint16_t>(config.queue_size)),
@@ -95,24 +93,22 @@ VirtioBlk::VirtioBlk(EventLoop& loop, block::Drive& drive, object::IoThread* thr
     if (config.write_zeroes) features_ |= kFeatureWriteZeroes;
   }
   answered_.resize(config.num_queues);
-  if (thread_ != nullptr) thread_->AddUser();
 }
 
 VirtioBlk::~VirtioBlk() {
   self_->device = nullptr;
   drive_.Detach();
-  if (thread_ != nullptr) thread_->RemoveUser();
 }
 
 void VirtioBlk::DriveResized() {
-  loop_.Post([self = self_] {
+  loop().Post([self = self_] {
     if (self->device == nullptr) return;
     if (Transport* const transport = self->device->transport_) transport->ConfigChanged();
   });
 }
 
 void VirtioBlk::RunAgain() {
-  loop_.Post([self = self_] {
+  loop().Post([self = self_] {
     VirtioBlk* const device = self->device;
     if (device == nullptr || device->stopped_.empty() || device->transport_ == nullptr) return;
     for (auto& request : std::exchange(device->stopped_, {})) device->Submit(std::move(request));
@@ -160,7 +156,7 @@ void VirtioBlk::WriteConfig(std::uint64_t offset, std::span<const std::byte> dat
 }
 
 Status VirtioBlk::Activate(Transport& transport) {
-  HF_TRY(submitter_, drive_.MakeSubmitter(loop_));
+  HF_TRY(submitter_, drive_.MakeSubmitter(loop()));
   submitter_->set_batch_end([this] { NotifyQueues(); });
   // A driver that can neither flush nor ask for write-through must find its writes durable.
   if (!transport.has(kFeatureConfigWce)) {

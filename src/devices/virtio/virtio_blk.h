@@ -12,8 +12,8 @@
 #include "devices/block/disk_options.h"
 #include "devices/block/drive.h"
 #include "devices/device_model.h"
+#include "devices/device_thread.h"
 #include "devices/virtio/device.h"
-#include "object/iothread.h"
 
 namespace holdfast::devices::virtio {
 
@@ -35,9 +35,8 @@ class VirtioBlk final : public Device {
     std::uint64_t max_discard_sectors = 4194303;       // 2 GiB less a sector, as QEMU
     std::uint64_t max_write_zeroes_sectors = 4194303;  // likewise
   };
-  /// `drive` has a medium, and is released with the device; so is `thread`, if not null, whose
-  /// loop `loop` then is.
-  VirtioBlk(EventLoop& loop, block::Drive& drive, object::IoThread* thread, const Config& config);
+  /// `drive` has a medium, and is released with the device.
+  VirtioBlk(const DeviceThread& thread, block::Drive& drive, const Config& config);
   ~VirtioBlk() override;
 
   /// For DriveUser: the size has changed; requests that stopped the machine may be tried again.
@@ -49,7 +48,7 @@ class VirtioBlk final : public Device {
   std::string_view name() const noexcept override { return "virtio-blk"; }
   std::uint64_t features() const noexcept override { return features_; }
   std::span<const std::uint16_t> queue_sizes() const noexcept override { return queue_sizes_; }
-  EventLoop& loop() const noexcept override { return loop_; }
+  EventLoop& loop() const noexcept override { return thread_.loop(); }
   void ReadConfig(std::uint64_t offset, std::span<std::byte> data) noexcept override;
   void WriteConfig(std::uint64_t offset, std::span<const std::byte> data) noexcept override;
   Status Activate(Transport& transport) override;
@@ -86,9 +85,8 @@ class VirtioBlk final : public Device {
   void NotifyQueues();
   std::array<std::byte, 60> BuildConfig() const noexcept;
 
-  EventLoop& loop_;
+  const DeviceThread thread_;
   block::Drive& drive_;
-  object::IoThread* const thread_;
   const Config config_;
   const bool write_cache_;  // before a driver changed it
   std::vector<std::uint16_t> queue_sizes_;

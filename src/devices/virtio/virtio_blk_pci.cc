@@ -9,8 +9,6 @@
 #include "devices/virtio/vhost_user_models.h"
 #include "devices/virtio/virtio_blk.h"
 #include "devices/virtio/virtio_pci.h"
-#include "object/object.h"
-#include "object/suggest.h"
 
 namespace holdfast::devices::virtio {
 namespace {
@@ -96,17 +94,6 @@ Result<Config> Parse(const object::KeyValues& values, TransportOptions& options)
   return config;
 }
 
-Result<object::IoThread*> FindThread(const DeviceEnvironment& environment, const std::string& id) {
-  if (id.empty()) return nullptr;
-  const object::ObjectStore* const objects = environment.backends.objects;
-  auto* const thread =
-      objects == nullptr ? nullptr : dynamic_cast<object::IoThread*>(objects->Find(id));
-  if (thread != nullptr) return thread;
-  return Fail(Errc::kNotFound,
-              fmt::format("Property 'virtio-blk-pci.iothread' can't find value '{}'", id),
-              fmt::format("Make it with -object iothread,id={}.", id));
-}
-
 // The same disk for the guest, but its requests go to the program that reads the image.
 Result<std::unique_ptr<pci::Function>> MakeServed(const DeviceEnvironment& environment,
                                                   std::string_view id,
@@ -138,11 +125,8 @@ Result<std::unique_ptr<pci::Function>> Make(const DeviceEnvironment& environment
   if (config.num_queues == kAutoQueues) {
     config.num_queues = std::clamp(environment.cpus, 1U, kMostAutoQueues);
   }
-  HF_TRY(object::IoThread* const thread, FindThread(environment, config.iothread));
-  EventLoop* loop = &environment.loop;
-  if (thread != nullptr) {
-    HF_TRY(loop, thread->Loop());
-  }
+  HF_TRY(const DeviceThread thread,
+         DeviceThread::Find(environment, kVirtioBlkPci.name, config.iothread));
   // The drive calls back only once the device is made.
   const auto device = std::make_shared<VirtioBlk*>(nullptr);
   HF_TRY(
@@ -151,7 +135,7 @@ Result<std::unique_ptr<pci::Function>> Make(const DeviceEnvironment& environment
                     {.name = id.empty() ? std::string() : fmt::format("/machine/peripheral/{}", id),
                      .resized = [device] { (*device)->DriveResized(); },
                      .run_again = [device] { (*device)->RunAgain(); }}));
-  auto disk = std::make_unique<VirtioBlk>(*loop, *drive, thread, config);
+  auto disk = std::make_unique<VirtioBlk>(thread, *drive, config);
   *device = disk.get();
   return MakeVirtioPci(environment, id, kVirtioBlkPci.name, options, std::move(disk));
 }

@@ -110,7 +110,7 @@ class VirtioBlkTest : public ::testing::TestWithParam<bool> {
         "drive0", medium, [this](block::Drive&, block::Operation, int error, block::OnError what) {
           told_.emplace_back(error, what);
         });
-    disk_ = std::make_unique<VirtioBlk>(*loop_, *drive_, nullptr, config);
+    disk_ = std::make_unique<VirtioBlk>(DeviceThread(*loop_), *drive_, config);
     ASSERT_TRUE(drive_->Attach({.name = "disk"}));
     std::uint64_t features = ~0ULL;
     if (!GetParam()) features &= ~std::uint64_t{kFeatureRingPacked};

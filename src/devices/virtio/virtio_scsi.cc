@@ -67,13 +67,13 @@ struct VirtioScsi::Pending : scsi::Command {
   std::uint8_t response = kResponseOk;
 };
 
-VirtioScsi::VirtioScsi(EventLoop& loop, const Config& config, ChildBuses* buses,
+VirtioScsi::VirtioScsi(const DeviceThread& thread, const Config& config, ChildBuses* buses,
                        std::string bus_name)
-    : loop_(loop),
-      config_(config),
+    : config_(config),
       buses_(buses),
       queue_sizes_(kRequestQueues + config.num_queues,
                    static_cast<std::uint16_t>(config.queue_size)),
+      bus_(std::make_shared<scsi::ScsiBus>(thread)),
       answered_(queue_sizes_.size()) {
   bus_->set_changed([this](UnitAddress where, bool added) { UnitChanged(where, added); });
   bus_->set_batch_end([this] { NotifyQueues(); });

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "devices/device_model.h"
+#include "devices/device_thread.h"
 #include "devices/scsi/scsi_bus.h"
 #include "devices/virtio/device.h"
 
@@ -19,10 +20,12 @@ namespace holdfast::devices::virtio {
 ///
 /// Guest mistakes: a request without room for its answer breaks the device; one to a target or unit
 /// that is not there, with data both ways or with a buffer too small, gets the answer the standard
-/// has for it. Thread-safety: as Device; all on the main thread's loop.
+/// has for it. Thread-safety: as Device; adapter and disks work on one
+/// thread.
 class VirtioScsi final : public Device {
  public:
   struct Config {
+    std::string iothread;
     std::uint64_t num_queues = 1;
     std::uint64_t queue_size = 256;
     bool seg_max_adjust = true;
@@ -31,8 +34,10 @@ class VirtioScsi final : public Device {
     bool hotplug = true;
     bool param_change = true;
   };
+  /// @param thread  what it and its disks work on
   /// @param buses  where the bus is listed as `bus_name`; may be null
-  VirtioScsi(EventLoop& loop, const Config& config, ChildBuses* buses, std::string bus_name);
+  VirtioScsi(const DeviceThread& thread, const Config& config, ChildBuses* buses,
+             std::string bus_name);
   ~VirtioScsi() override;
 
   scsi::ScsiBus& bus() noexcept { return *bus_; }
@@ -41,7 +46,7 @@ class VirtioScsi final : public Device {
   std::string_view name() const noexcept override { return "virtio-scsi"; }
   std::uint64_t features() const noexcept override;
   std::span<const std::uint16_t> queue_sizes() const noexcept override { return queue_sizes_; }
-  EventLoop& loop() const noexcept override { return loop_; }
+  EventLoop& loop() const noexcept override { return bus_->thread().loop(); }
   void ReadConfig(std::uint64_t offset, std::span<std::byte> data) noexcept override;
   void WriteConfig(std::uint64_t offset, std::span<const std::byte> data) noexcept override;
   Status Activate(Transport& transport) override;
@@ -63,11 +68,10 @@ class VirtioScsi final : public Device {
   void SendEvent(std::uint32_t event, scsi::UnitAddress where, std::uint32_t reason);
   void NotifyQueues();
 
-  EventLoop& loop_;
   const Config config_;
   ChildBuses* const buses_;
   std::vector<std::uint16_t> queue_sizes_;
-  const std::shared_ptr<scsi::ScsiBus> bus_ = std::make_shared<scsi::ScsiBus>();
+  const std::shared_ptr<scsi::ScsiBus> bus_;
   std::atomic<std::uint32_t> sense_size_ = 96;
   std::atomic<std::uint32_t> cdb_size_ = 32;
 

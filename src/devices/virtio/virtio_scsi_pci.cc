@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 
 #include "devices/virtio/virtio_pci.h"
 #include "devices/virtio/virtio_scsi.h"
@@ -19,9 +18,10 @@ constexpr std::uint64_t kAutoQueues = UINT32_MAX;
 constexpr std::uint64_t kMostQueues = 1021;  // and two more
 constexpr std::uint64_t kLargestQueue = 1024;
 constexpr unsigned kMostAutoQueues = 64;
-constexpr std::array<std::string_view, 1> kQemuOnly = {"iothread"};
 
 constexpr Property<Config> kProperties[] = {
+    {{.name = "iothread", .description = "id of the iothread that serves it and its disks"},
+     object::SetField<&Config::iothread>},
     {{.name = "num_queues",
       .type = PropertyType::kUint,
       .default_text = "one for each vCPU",
@@ -67,7 +67,7 @@ Result<Config> Parse(const object::KeyValues& values, TransportOptions& options)
   HF_TRY(const object::KeyValues own, TakeTransportOptions(values, options));
   Config config;
   config.num_queues = kAutoQueues;
-  HF_TRY_STATUS(object::SetProperties<Config>(kProperties, kQemuOnly, config, own));
+  HF_TRY_STATUS(object::SetProperties<Config>(kProperties, {}, config, own));
   if (config.num_queues == 0 ||
       (config.num_queues != kAutoQueues && config.num_queues > kMostQueues)) {
     return Fail(Errc::kInvalidArgument,
@@ -91,10 +91,11 @@ Result<std::unique_ptr<pci::Function>> Make(const DeviceEnvironment& environment
   if (config.num_queues == kAutoQueues) {
     config.num_queues = std::clamp(environment.cpus, 1U, kMostAutoQueues);
   }
+  HF_TRY(const DeviceThread thread,
+         DeviceThread::Find(environment, kVirtioScsiPci.name, config.iothread));
   const std::string bus_name = fmt::format("{}.0", id.empty() ? "scsi" : id);
-  return MakeVirtioPci(
-      environment, id, kVirtioScsiPci.name, options,
-      std::make_unique<VirtioScsi>(environment.loop, config, environment.buses, bus_name));
+  return MakeVirtioPci(environment, id, kVirtioScsiPci.name, options,
+                       std::make_unique<VirtioScsi>(thread, config, environment.buses, bus_name));
 }
 
 }  // namespace

@@ -106,7 +106,7 @@ class VirtioScsiTest : public ::testing::Test {
                                  .backends = backends_,
                                  .emit = {},
                                  .buses = &buses_};
-  VirtioScsi adapter_{*loop_, {}, &buses_, "scsi0.0"};
+  VirtioScsi adapter_{DeviceThread(*loop_), {}, &buses_, "scsi0.0"};
   std::unique_ptr<ChildDevice> disk_;
   std::unique_ptr<TestDriver> driver_;
 };
