@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -69,21 +70,42 @@ class AddressSpace {
   /// @return kMalformed if the file ends before; the read's error; kInvalidArgument as Write.
   Status ReadFile(int fd, std::uint64_t file_offset, GuestAddress to, std::uint64_t size) const;
 
+  /// How many accesses were refused because a page was private.
+  std::uint64_t private_refusals() const noexcept {
+    return private_refusals_.load(std::memory_order_relaxed);
+  }
+  /// A part of a block, where a guest physical range lies.
+  struct BlockRange {
+    RamBlock* block;
+    std::uint64_t offset;  ///< in the block
+    std::uint64_t size;
+  };
+  /// Where [address, address + size) lies, in order; pieces that touch in a block are one.
+  /// @return kInvalidArgument naming the range if it is not all RAM
+  Result<std::vector<BlockRange>> Locate(GuestAddress address, std::uint64_t size) const;
+
   /// Appends the host addresses of guest physical [address, address + size) to `to`, for as long as
   /// `to` exists. This is the one way by which a device gets at guest memory. An empty range adds
-  /// nothing. @return kInvalidArgument naming the range if it is not all RAM; `to` is as before
+  /// nothing. @return kInvalidArgument naming the range if it is not all RAM, kPrivate if a page of
+  /// it is private; `to` is as before
   Status Pin(GuestAddress address, std::uint64_t size, MemoryAccess access, GuestIoVec& to) const;
 
  private:
   const Region* Find(GuestAddress address) const noexcept;
-  /// Calls fn(host_bytes) for each contiguous host piece of the range; checks the whole range
-  /// first.
+  /// Calls fn(region, offset in its block, length) for each piece of the range; checks the whole
+  /// range first.
   template <typename Fn>
-  Status ForEachPiece(GuestAddress address, std::uint64_t size, Fn&& fn) const;
+  Status ForEachPart(GuestAddress address, std::uint64_t size, Fn&& fn) const;
+  /// Holds the range's pages in `holder` if they can become private.
+  Status Hold(GuestAddress address, std::uint64_t size, GuestIoVec& holder) const;
+  /// Calls fn(host_bytes) for each piece of the range, which it holds meanwhile.
+  template <typename Fn>
+  Status Access(GuestAddress address, std::uint64_t size, Fn&& fn) const;
 
   kvm::Vm* vm_;
   std::vector<Region> regions_;  // sorted by base
   std::uint32_t next_memslot_ = 0;
+  mutable std::atomic<std::uint64_t> private_refusals_{0};
 };
 
 }  // namespace holdfast

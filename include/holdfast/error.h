@@ -17,6 +17,7 @@ enum class Errc : std::uint8_t {
   kPermission,       ///< The host refuses this user.
   kExhausted,        ///< Out of memory, slots or file descriptors.
   kMalformed,        ///< Untrusted input that breaks its format.
+  kPrivate,          ///< Guest memory that the host must not touch.
   kSystem,           ///< Any other failed system call; see os_errno().
 };
 

@@ -12,28 +12,36 @@
 namespace holdfast {
 
 class AddressSpace;
+class BlockConversion;
 
 /// What somebody wants to do with guest memory.
 enum class MemoryAccess : std::uint8_t { kRead, kWrite };
 
 /// Guest RAM that a device works on: host addresses of one or more guest physical ranges, in order.
 ///
-/// The pieces stay usable for as long as the object exists; AddressSpace::Pin() makes them. The
+/// The pieces stay usable for as long as the object exists; AddressSpace::Pin() makes them. Of
+/// memory that can become private it holds the pages: until it is destroyed they stay shared, and a
+/// guest that wants one private is told that it is busy. The
 /// bytes are the guest's, who may change them at any time: read a field once, then check and use
 /// the copy. Thread-safety: one thread at a time.
 class GuestIoVec {
  public:
   GuestIoVec() = default;
   GuestIoVec(GuestIoVec&& other) noexcept
-      : pieces_(std::exchange(other.pieces_, {})), size_(std::exchange(other.size_, 0)) {}
+      : pieces_(std::exchange(other.pieces_, {})),
+        size_(std::exchange(other.size_, 0)),
+        pins_(std::exchange(other.pins_, {})) {}
   GuestIoVec& operator=(GuestIoVec&& other) noexcept {
+    if (this == &other) return *this;
+    Unpin(0);
     pieces_ = std::exchange(other.pieces_, {});
     size_ = std::exchange(other.size_, 0);
+    pins_ = std::exchange(other.pins_, {});
     return *this;
   }
   GuestIoVec(const GuestIoVec&) = delete;
   GuestIoVec& operator=(const GuestIoVec&) = delete;
-  ~GuestIoVec() = default;
+  ~GuestIoVec() { Unpin(0); }
 
   /// For readv, io_uring and the like.
   std::span<const iovec> pieces() const noexcept { return pieces_; }
@@ -52,8 +60,18 @@ class GuestIoVec {
 
  private:
   friend class AddressSpace;
+  // What is held of a block, in its own offsets. The block outlives every GuestIoVec.
+  struct Held {
+    BlockConversion* block;
+    std::uint64_t offset;
+    std::uint64_t size;
+  };
+  // Lets go of all but the first `keep` held ranges.
+  void Unpin(std::size_t keep) noexcept;
+
   std::vector<iovec> pieces_;
   std::uint64_t size_ = 0;
+  std::vector<Held> pins_;  // empty for memory that is never private: nothing is allocated then
 };
 
 }  // namespace holdfast

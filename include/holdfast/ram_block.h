@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include <holdfast/conversion.h>
 #include <holdfast/error.h>
 #include <holdfast/guest_memfd.h>
 #include <holdfast/mapping.h>
@@ -27,8 +28,8 @@ class Vm;
 /// they are two mappings of one inode, so that the guest view can be populated lazily and the host
 /// view closed page by page without either knowing of the other. All other memory is mapped once.
 ///
-/// Thread-safety: constant after creation, apart from SetMergeable and SetDumped, which are the
-/// owner's.
+/// Thread-safety: constant after creation, apart from EnableConversion, SetMergeable and SetDumped,
+/// which are the owner's. The BlockConversion has rules of its own.
 class RamBlock {
  public:
   /// How ordinary memory is mapped.
@@ -45,6 +46,11 @@ class RamBlock {
   ///         kInvalidArgument for a bad size, else the failed system call.
   static Result<std::unique_ptr<RamBlock>> CreateGuestMemfd(kvm::Vm& vm, std::string id,
                                                             std::uint64_t size, bool bind);
+  /// Memory in two layers, for conversion by VM attributes: shared pages in a memfd, which is both
+  /// views, private ones in a guest_memfd of `vm` that memslots carry.
+  /// @return as CreateGuestMemfd, and the failed memfd_create
+  static Result<std::unique_ptr<RamBlock>> CreateTwoLayer(kvm::Vm& vm, std::string id,
+                                                          std::uint64_t size);
   /// Anonymous memory of this process. @return the failed mmap.
   static Result<std::unique_ptr<RamBlock>> CreateAnonymous(std::string id, std::uint64_t size,
                                                            const Attributes& attributes);
@@ -57,6 +63,8 @@ class RamBlock {
   /// A plain memfd of `size` bytes, shared: for unit tests, fuzzing and tools without KVM.
   static Result<std::unique_ptr<RamBlock>> CreateMemfd(std::string id, std::uint64_t size);
 
+  ~RamBlock();
+
   const std::string& id() const noexcept { return id_; }
   std::uint64_t size() const noexcept { return size_; }
   /// Whether memslots of this block carry KVM_MEM_GUEST_MEMFD.
@@ -64,6 +72,12 @@ class RamBlock {
   /// The guest_memfd, null for other memory.
   const kvm::GuestMemfd* guest_memfd() const noexcept {
     return guest_memfd_ ? &*guest_memfd_ : nullptr;
+  }
+  /// What memslots of a bound block carry: the guest_memfd, or the private one of two layers. Null
+  /// where bound() is false.
+  const kvm::GuestMemfd* slot_memfd() const noexcept {
+    if (!bound_) return nullptr;
+    return private_layer_ ? &*private_layer_ : guest_memfd();
   }
   /// The fd of the memory, -1 for anonymous memory; the block starts at fd_offset() in it.
   int fd() const noexcept;
@@ -82,6 +96,16 @@ class RamBlock {
   /// Whether the kernel may merge equal pages (MADV_MERGEABLE). Kernels without KSM, and memory
   /// that cannot be merged (guest_memfd, all that is shared), take no notice.
   void SetMergeable(bool on) const noexcept;
+  /// Lets pages of the block become private, with the engine that its layers fit: kKernel and
+  /// kGuard need a bound guest_memfd, kAttributes two layers. All pages are shared at first. Once,
+  /// before the block is mapped. @return kInvalidArgument where the block does not fit
+  Status EnableConversion(kvm::Vm& vm, ConversionEngineKind kind);
+  /// The same with an engine of the caller's own. Once, before the block is mapped.
+  /// @return kUnsupported for a block beyond 16 TiB; the failed mmap of the pin counters
+  Status EnableConversion(std::unique_ptr<ConversionEngine> engine);
+  /// Null: no page can ever be private.
+  BlockConversion* conversion() const noexcept { return conversion_.get(); }
+
   /// Gives [offset, offset + size) back to the host: the next use, by guest or monitor, finds
   /// zeroes (or, of a private file mapping, the file's contents). Neither memslots nor views
   /// change, and addresses stay valid. guest_memfd and shared files get a hole; other memory is
@@ -107,6 +131,8 @@ class RamBlock {
   UniqueFd fd_;
   Mapping guest_view_;  // empty where both views are one mapping
   Mapping host_view_;
+  std::optional<kvm::GuestMemfd> private_layer_;  // of two layers
+  std::unique_ptr<BlockConversion> conversion_;   // last: its engine uses the above
 };
 
 }  // namespace holdfast

@@ -7,6 +7,7 @@
 #define HF_TRACE_EVENTS(X)                                                                          \
   X(cpu_in, "addr 0x{:x}({}) value {}")                                                             \
   X(cpu_out, "addr 0x{:x}({}) value {}")                                                            \
+  X(kvm_convert_memory, "start 0x{:x} size 0x{:x} {}")                                              \
   X(kvm_memory_fault, "start 0x{:x} size 0x{:x} flags 0x{:x}")                                      \
   X(kvm_run_exit, "cpu_index {}, reason {}")                                                        \
   X(kvm_set_user_memory,                                                                            \

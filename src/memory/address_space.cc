@@ -58,12 +58,11 @@ Status AddressSpace::AddRam(GuestAddress base, std::uint64_t size, RamBlock& blo
     slot.base = base;
     slot.size = size;
     slot.userspace_addr = block.guest_view_address() + block_offset;
-    if (block.bound()) {
-      slot.guest_memfd = block.guest_memfd();
-      slot.guest_memfd_offset = block_offset;
-    }
+    slot.guest_memfd = block.slot_memfd();
+    if (slot.guest_memfd != nullptr) slot.guest_memfd_offset = block_offset;
     HF_TRY_STATUS(vm_->SetMemslot(slot));
   }
+  if (block.conversion() != nullptr) block.conversion()->engine().Mapped(base, block_offset, size);
   regions_.insert(next, Region{base, size, &block, block_offset, next_memslot_});
   ++next_memslot_;
   return {};
@@ -87,7 +86,7 @@ const AddressSpace::Region* AddressSpace::Find(GuestAddress address) const noexc
 }
 
 template <typename Fn>
-Status AddressSpace::ForEachPiece(GuestAddress address, std::uint64_t size, Fn&& fn) const {
+Status AddressSpace::ForEachPart(GuestAddress address, std::uint64_t size, Fn&& fn) const {
   const auto not_ram = [&] {
     return Fail(
         Errc::kInvalidArgument,
@@ -104,14 +103,41 @@ Status AddressSpace::ForEachPiece(GuestAddress address, std::uint64_t size, Fn&&
     const Region& region = *Find(address + done);
     const std::uint64_t offset = address.value() + done - region.base.value();
     const std::uint64_t length = std::min(region.size - offset, size - done);
-    HF_TRY_STATUS(fn(region.block->host_view().subspan(region.block_offset + offset, length)));
+    HF_TRY_STATUS(fn(region, region.block_offset + offset, length));
     done += length;
   }
   return {};
 }
 
+template <typename Fn>
+Status AddressSpace::Access(GuestAddress address, std::uint64_t size, Fn&& fn) const {
+  GuestIoVec held;
+  HF_TRY_STATUS(Hold(address, size, held));
+  return ForEachPart(address, size,
+                     [&](const Region& region, std::uint64_t offset, std::uint64_t length) {
+                       return fn(region.block->host_view().subspan(offset, length));
+                     });
+}
+
+Result<std::vector<AddressSpace::BlockRange>> AddressSpace::Locate(GuestAddress address,
+                                                                   std::uint64_t size) const {
+  std::vector<BlockRange> ranges;
+  HF_TRY_STATUS(
+      ForEachPart(address, size,
+                  [&](const Region& region, std::uint64_t offset, std::uint64_t length) -> Status {
+                    if (!ranges.empty() && ranges.back().block == region.block &&
+                        ranges.back().offset + ranges.back().size == offset) {
+                      ranges.back().size += length;
+                    } else {
+                      ranges.push_back({region.block, offset, length});
+                    }
+                    return {};
+                  }));
+  return ranges;
+}
+
 Status AddressSpace::Read(GuestAddress from, std::span<std::byte> to) const {
-  return ForEachPiece(from, to.size(), [&](std::span<std::byte> piece) -> Status {
+  return Access(from, to.size(), [&](std::span<std::byte> piece) -> Status {
     std::memcpy(to.data(), piece.data(), piece.size());
     to = to.subspan(piece.size());
     return {};
@@ -119,7 +145,7 @@ Status AddressSpace::Read(GuestAddress from, std::span<std::byte> to) const {
 }
 
 Status AddressSpace::Write(GuestAddress to, std::span<const std::byte> from) const {
-  return ForEachPiece(to, from.size(), [&](std::span<std::byte> piece) -> Status {
+  return Access(to, from.size(), [&](std::span<std::byte> piece) -> Status {
     std::memcpy(piece.data(), from.data(), piece.size());
     from = from.subspan(piece.size());
     return {};
@@ -127,19 +153,17 @@ Status AddressSpace::Write(GuestAddress to, std::span<const std::byte> from) con
 }
 
 Status AddressSpace::Fill(GuestAddress to, std::uint64_t size, std::byte value) const {
-  return ForEachPiece(to, size, [&](std::span<std::byte> piece) -> Status {
+  return Access(to, size, [&](std::span<std::byte> piece) -> Status {
     std::memset(piece.data(), std::to_integer<int>(value), piece.size());
     return {};
   });
 }
 
 Status AddressSpace::Discard(GuestAddress from, std::uint64_t size) const {
-  return ForEachPiece(from, size, [&](std::span<std::byte> piece) -> Status {
-    const Region& region = *Find(from);
-    const std::uint64_t offset = from.value() - region.base.value();
-    from = from + piece.size();
-    return region.block->Discard(region.block_offset + offset, piece.size());
-  });
+  return ForEachPart(from, size,
+                     [&](const Region& region, std::uint64_t offset, std::uint64_t length) {
+                       return region.block->Discard(offset, length);
+                     });
 }
 
 Status AddressSpace::Discard(const GuestIoVec& pinned) const {
@@ -162,7 +186,7 @@ Status AddressSpace::Discard(const GuestIoVec& pinned) const {
 
 Status AddressSpace::ReadFile(int fd, std::uint64_t file_offset, GuestAddress to,
                               std::uint64_t size) const {
-  return ForEachPiece(to, size, [&](std::span<std::byte> piece) -> Status {
+  return Access(to, size, [&](std::span<std::byte> piece) -> Status {
     Populate(piece);
     while (!piece.empty()) {
       const ssize_t got = ::pread(fd, piece.data(), piece.size(), static_cast<off_t>(file_offset));
@@ -179,21 +203,47 @@ Status AddressSpace::ReadFile(int fd, std::uint64_t file_offset, GuestAddress to
   });
 }
 
+// Holds what of the range can become private; of other memory there is nothing to hold.
+Status AddressSpace::Hold(GuestAddress address, std::uint64_t size, GuestIoVec& holder) const {
+  const std::size_t before = holder.pins_.size();
+  auto held = ForEachPart(
+      address, size,
+      [&](const Region& region, std::uint64_t offset, std::uint64_t length) -> Status {
+        BlockConversion* const conversion = region.block->conversion();
+        if (conversion == nullptr) return {};
+        if (conversion->TryPin(offset, length)) {
+          holder.pins_.push_back({conversion, offset, length});
+          return {};
+        }
+        private_refusals_.fetch_add(1, std::memory_order_relaxed);
+        return Fail(Errc::kPrivate,
+                    fmt::format("guest physical range {:#x} + {:#x} is private to the guest",
+                                address.value(), size),
+                    "Only the guest can make it shared.");
+      });
+  if (!held) holder.Unpin(before);
+  return held;
+}
+
 Status AddressSpace::Pin(GuestAddress address, std::uint64_t size, MemoryAccess,
                          GuestIoVec& to) const {
-  return ForEachPiece(address, size, [&](std::span<std::byte> piece) -> Status {
-    to.size_ += piece.size();
-    // Regions that touch in the block touch in the host view.
-    if (!to.pieces_.empty()) {
-      iovec& last = to.pieces_.back();
-      if (static_cast<std::byte*>(last.iov_base) + last.iov_len == piece.data()) {
-        last.iov_len += piece.size();
+  HF_TRY_STATUS(Hold(address, size, to));
+  return ForEachPart(
+      address, size,
+      [&](const Region& region, std::uint64_t offset, std::uint64_t length) -> Status {
+        std::byte* const start = region.block->host_view().data() + offset;
+        to.size_ += length;
+        // Regions that touch in the block touch in the host view.
+        if (!to.pieces_.empty()) {
+          iovec& last = to.pieces_.back();
+          if (static_cast<std::byte*>(last.iov_base) + last.iov_len == start) {
+            last.iov_len += length;
+            return {};
+          }
+        }
+        to.pieces_.push_back({start, length});
         return {};
-      }
-    }
-    to.pieces_.push_back({piece.data(), piece.size()});
-    return {};
-  });
+      });
 }
 
 }  // namespace holdfast

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <holdfast/conversion.h>
 #include <holdfast/guest_io_vec.h>
 
 #include <algorithm>
@@ -27,6 +28,14 @@ std::uint64_t ForEachPart(std::span<const iovec> pieces, std::uint64_t offset, s
 }
 
 }  // namespace
+
+void GuestIoVec::Unpin(std::size_t keep) noexcept {
+  while (pins_.size() > keep) {
+    const Held& last = pins_.back();
+    last.block->Unpin(last.offset, last.size);
+    pins_.pop_back();
+  }
+}
 
 std::size_t GuestIoVec::CopyOut(std::uint64_t offset, std::span<std::byte> to) const noexcept {
   std::byte* next = to.data();

@@ -8,6 +8,8 @@
 
 #include <cerrno>
 
+#include "memory/conversion_engines.h"
+
 namespace holdfast {
 namespace {
 
@@ -19,6 +21,8 @@ int Protection(const RamBlock::Attributes& attributes) {
 }
 
 }  // namespace
+
+RamBlock::~RamBlock() = default;
 
 Result<std::unique_ptr<RamBlock>> RamBlock::CreateGuestMemfd(kvm::Vm& vm, std::string id,
                                                              std::uint64_t size, bool bind) {
@@ -96,6 +100,43 @@ Result<std::unique_ptr<RamBlock>> RamBlock::CreateMemfd(std::string id, std::uin
   return CreateFromFd(std::move(id), std::move(fd), 0, size, kPageSize, {});
 }
 
+Result<std::unique_ptr<RamBlock>> RamBlock::CreateTwoLayer(kvm::Vm& vm, std::string id,
+                                                           std::uint64_t size) {
+  HF_TRY(std::unique_ptr<RamBlock> block, CreateMemfd(std::move(id), size));
+  HF_TRY(block->private_layer_,
+         kvm::GuestMemfd::Create(vm, size, kvm::GuestMemfd::Access::kPrivate));
+  block->bound_ = true;
+  return block;
+}
+
+Status RamBlock::EnableConversion(kvm::Vm& vm, ConversionEngineKind kind) {
+  const bool two_layers = private_layer_.has_value();
+  if (conversion_ || !bound_ || two_layers != (kind == ConversionEngineKind::kAttributes)) {
+    return Fail(
+        Errc::kInvalidArgument,
+        fmt::format("pages of '{}' cannot become private by the engine '{}'", id_, ToString(kind)),
+        "It needs guest memory of its own kind, bound to its memslots.");
+  }
+  std::unique_ptr<ConversionEngine> engine;
+  switch (kind) {
+    case ConversionEngineKind::kKernel:
+      engine = MakeKernelEngine(*guest_memfd_);
+      break;
+    case ConversionEngineKind::kGuard:
+      engine = MakeGuardEngine(host_view());
+      break;
+    case ConversionEngineKind::kAttributes:
+      engine = MakeAttributesEngine(vm, fd_.get(), host_view(), *private_layer_);
+      break;
+  }
+  return EnableConversion(std::move(engine));
+}
+
+Status RamBlock::EnableConversion(std::unique_ptr<ConversionEngine> engine) {
+  HF_TRY(conversion_, BlockConversion::Create(size_, std::move(engine), MemoryAttribute::kShared));
+  return {};
+}
+
 int RamBlock::fd() const noexcept {
   return guest_memfd_ ? guest_memfd_->fd() : fd_.get();
 }
@@ -122,6 +163,7 @@ Status RamBlock::Discard(std::uint64_t offset, std::uint64_t size) const {
         fmt::format("{:#x} bytes at {:#x} of '{}' are not whole pages of it", size, offset, id_));
   }
   if (guest_memfd_) return guest_memfd_->PunchHole(offset, size);
+  if (private_layer_) HF_TRY_STATUS(private_layer_->PunchHole(offset, size));
   if (fd_ && attributes_.shared) {
     if (::fallocate(fd_.get(), FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
                     static_cast<off_t>(fd_offset_ + offset), static_cast<off_t>(size)) == 0) {
