@@ -70,7 +70,7 @@ def prepare(kernel_name: str | None, payload: list[tuple[Path, str]],
     everything = {**packaged, kernel.name: kernel}
     with locked("images"):
         folder = cache_dir() / "images"
-        initrds = {name: guest_initrd(k) for name, k in everything.items()}
+        initrds = {name: guest_initrd(k) for name, k in everything.items() if not k.guests}
         base = contents.base_tree(everything, initrds)
         base_image = ext4_image(base, folder, "lab-base", keep=3)
         initrd = cpio_archive(contents.initrd_tree(kernel), folder, "lab-initrd", keep=_KEEP)

@@ -18,8 +18,9 @@ TIMED_OUT = 124
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say what to boot with what inside."""
-    parser.add_argument("--kernel", metavar="K", help="6.18, newest (default) or a folder with "
-                        "vmlinuz and lib/modules; also from LAB_KERNEL")
+    parser.add_argument("--kernel", metavar="K", help="6.18, newest (default), sw-protected "
+                        "(built on first use) or a folder with vmlinuz and lib/modules; also from "
+                        "LAB_KERNEL")
     parser.add_argument("--memory", default="8G", metavar="SIZE", help="RAM of the lab (8G)")
     parser.add_argument("--cpus", type=int, default=1, metavar="N", help="CPUs of the lab (1)")
     parser.add_argument("--build", type=Path, metavar="DIR", help="build folder whose programs go "

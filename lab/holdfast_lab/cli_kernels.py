@@ -25,7 +25,8 @@ def main() -> int:
     options = parser.parse_args()
     try:
         if options.paths:
-            kernel, _ = kernels.choose(options.paths)
+            kernel, known = kernels.choose(options.paths)
+            kernel = known.get(kernel.guests, kernel)
             with locked("images"):
                 print(kernel.vmlinuz, builder.guest_initrd(kernel))
             return 0

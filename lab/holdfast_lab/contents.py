@@ -73,6 +73,9 @@ def base_tree(kernels: dict[str, Kernel], initrds: dict[str, Path]) -> Tree:
         if found:
             tree.add(found[0], f"usr/share/qemu/{name}")
     for name, kernel in kernels.items():
+        if kernel.guests:
+            tree.links[f"boot/lab/{name}"] = kernel.guests
+            continue
         tree.add(kernel.vmlinuz, f"boot/lab/{name}/vmlinuz")
         tree.add(kernel.vmlinux, f"boot/lab/{name}/vmlinux")
         tree.add(initrds[name], f"boot/lab/{name}/initrd")
@@ -93,6 +96,8 @@ def base_tree(kernels: dict[str, Kernel], initrds: dict[str, Path]) -> Tree:
 def module_files(kernel: Kernel, names: tuple[str, ...]) -> list[Path]:
     """Returns the module files in the order to load them, unpacked into the cache."""
     ordered: list[Path] = []
+    if not kernel.modules.is_dir():  # everything is built in
+        return ordered
     for name in names:
         out = run_tool(["modprobe", "-d", kernel.folder, "-S", kernel.release,
                         "--show-depends", name]).decode()

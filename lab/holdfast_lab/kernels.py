@@ -7,14 +7,17 @@ import json
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from holdfast_lab import bzimage
+from holdfast_lab import bzimage, source_kernel
 from holdfast_lab.apt import Package, PrivateApt
 from holdfast_lab.common import LabError, cache_dir, locked, run_tool, say, scratch_dir
 
 NAMES = ("6.18", "newest")
+# Built by the lab; Linux guests in it run the newest packaged kernel, which has their modules.
+SW_PROTECTED = "sw-protected"
+_GUESTS_OF_SW_PROTECTED = "newest"
 _DAY = 24 * 3600
 _KINDS = ("linux-image", "linux-binary", "linux-binary-unsigned", "linux-modules", "linux-base")
 _RELEASE = re.compile(r"^(?P<kind>[a-z-]+?)-(?P<release>(?P<number>\d+(?:\.\d+)+)\+deb\d+"
@@ -26,7 +29,10 @@ _WHOLE_IMAGE = 10 << 20
 
 @dataclass(frozen=True)
 class Kernel:
-    """An unpacked kernel. `folder` holds vmlinuz, vmlinux, config and lib/modules/RELEASE."""
+    """An unpacked kernel. `folder` holds vmlinuz, vmlinux, config and lib/modules/RELEASE.
+
+    Where `guests` is set, it has neither vmlinux nor modules, and that kernel is what guests boot.
+    """
 
     name: str
     release: str
@@ -34,6 +40,7 @@ class Kernel:
     folder: str
     compression: str
     pvh_entry: int
+    guests: str = ""
 
     @property
     def vmlinuz(self) -> Path:
@@ -199,15 +206,22 @@ def _own(path: Path) -> Kernel:
                   bzimage.pvh_entry(elf) or 0)
 
 
+def _built() -> Kernel:
+    """Returns the kernel that the lab builds itself; the caller has seen to apt's index."""
+    offline = os.environ.get("LAB_OFFLINE", "") not in ("", "0")
+    folder = source_kernel.folder_of(PrivateApt(), offline=offline)
+    return replace(_load(SW_PROTECTED, folder), guests=_GUESTS_OF_SW_PROTECTED)
+
+
 def choose(name: str | None) -> tuple[Kernel, dict[str, Kernel]]:
     """Returns the kernel to boot (argument, then LAB_KERNEL, then newest) and all packaged ones."""
     name = name or os.environ.get("LAB_KERNEL") or "newest"
-    if name == "sw-protected":
-        raise LabError("LAB_KERNEL=sw-protected: a kernel with KVM_SW_PROTECTED_VM is not "
-                       "packaged, and building one is not part of the lab yet")
-    if name not in NAMES and not Path(name).is_dir():
-        raise LabError(f"LAB_KERNEL={name}: neither one of {', '.join(NAMES)} nor a folder")
+    names = (*NAMES, SW_PROTECTED)
+    if name not in names and not Path(name).is_dir():
+        raise LabError(f"LAB_KERNEL={name}: neither one of {', '.join(names)} nor a folder")
     known = packaged()
     if name in NAMES:
         return known[name], known
+    if name == SW_PROTECTED:
+        return _built(), known
     return _own(Path(name).resolve()), known
