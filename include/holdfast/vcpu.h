@@ -51,6 +51,8 @@ class Vcpu {
   void ClearExitRequest() const noexcept;
 
   Status SetCpuid(std::span<const kvm_cpuid_entry2> entries) const;
+  /// What SetCpuid gave it, with what KVM has changed in it since.
+  Result<std::vector<kvm_cpuid_entry2>> GetCpuid() const;
   Result<kvm_regs> GetRegs() const;
   Status SetRegs(const kvm_regs& regs) const;
   Result<kvm_sregs> GetSregs() const;

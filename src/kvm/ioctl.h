@@ -157,10 +157,13 @@ inline constexpr Request<kvm_xcrs> kGetXcrs{KVM_GET_XCRS, "KVM_GET_XCRS"};
 inline constexpr Request<kvm_xcrs> kSetXcrs{KVM_SET_XCRS, "KVM_SET_XCRS"};
 inline constexpr Request<kvm_translation> kTranslate{KVM_TRANSLATE, "KVM_TRANSLATE"};
 inline constexpr FlexRequest<abi::kCpuid2HeaderSize> kSetCpuid2{_IOC_WRITE, 0x90, "KVM_SET_CPUID2"};
+inline constexpr FlexRequest<abi::kCpuid2HeaderSize> kGetCpuid2{_IOC_READ | _IOC_WRITE, 0x91,
+                                                                "KVM_GET_CPUID2"};
 inline constexpr FlexRequest<abi::kMsrsHeaderSize> kGetMsrs{_IOC_READ | _IOC_WRITE, 0x88,
                                                             "KVM_GET_MSRS"};
 inline constexpr FlexRequest<abi::kMsrsHeaderSize> kSetMsrs{_IOC_WRITE, 0x89, "KVM_SET_MSRS"};
 static_assert(kSetCpuid2.number == 0x4008ae90UL);
+static_assert(kGetCpuid2.number == 0xc008ae91UL);
 static_assert(kGetMsrs.number == 0xc008ae88UL);
 static_assert(kSetMsrs.number == 0x4008ae89UL);
 

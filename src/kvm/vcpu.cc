@@ -81,6 +81,13 @@ Status Vcpu::SetCpuid(std::span<const kvm_cpuid_entry2> entries) const {
   return {};
 }
 
+Result<std::vector<kvm_cpuid_entry2>> Vcpu::GetCpuid() const {
+  // The most a vCPU may have (KVM_MAX_CPUID_ENTRIES).
+  FlexBuffer<kvm_cpuid_entry2, abi::kCpuid2HeaderSize> buffer(256);
+  HF_TRY_STATUS(Call(fd_.get(), kGetCpuid2, buffer.data()));
+  return buffer.Entries();
+}
+
 Result<kvm_regs> Vcpu::GetRegs() const {
   return Get(fd_.get(), kGetRegs);
 }
