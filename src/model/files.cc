@@ -143,7 +143,7 @@ int Model::Close(Handle file) {
   return 0;
 }
 
-FileStatus Model::Status(Handle file) {
+FileStatus Model::Stat(Handle file) {
   const File* const asked = FileOf(file);
   if (asked == nullptr) return {};
   // Blocks are never counted, allocated or not.

@@ -147,7 +147,7 @@ class Kernel {
   virtual Handle Open(OtherFile kind) = 0;
   virtual Handle Duplicate(Handle file) = 0;
   virtual int Close(Handle file) = 0;
-  virtual FileStatus Status(Handle file) = 0;
+  virtual FileStatus Stat(Handle file) = 0;
   virtual int Fallocate(Handle file, int mode, std::int64_t offset, std::int64_t length) = 0;
   virtual std::int64_t Call(Handle file, FileCall call) = 0;
 

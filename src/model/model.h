@@ -46,7 +46,7 @@ class Model : public Kernel {
   Handle Open(OtherFile kind) override;
   Handle Duplicate(Handle file) override;
   int Close(Handle file) override;
-  FileStatus Status(Handle file) override;
+  FileStatus Stat(Handle file) override;
   int Fallocate(Handle file, int mode, std::int64_t offset, std::int64_t length) override;
   std::int64_t Call(Handle file, FileCall call) override;
 

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Top to bottom: each layer may use itself and those before it.
 LAYERS = ("base", "kvm", "model", "memory", "object", "devices", "machine", "migration", "control",
-          "apps")
+          "conformance", "apps")
 _INCLUDE = re.compile(r'^\s*#\s*include\s*(?P<bracket>[<"])(?P<name>[^>"]+)[>"]')
 # Where an include may be found; the build's own headers come last.
 _INCLUDE_DIRS = ("include", "src", "tests", "guests", "fuzz", "bench", ".")

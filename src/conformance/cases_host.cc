@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+// The host's view of guest_memfd: mappings, faults, advice, pins, broken memory.
+#include <linux/falloc.h>
+#include <sys/mman.h>
+
+#include <cerrno>
+
+#include "conformance/case.h"
+
+namespace holdfast::conformance {
+namespace {
+
+using model::Fault;
+using model::Handle;
+using model::HostAccess;
+using model::Kernel;
+
+constexpr int kHole = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE;
+constexpr int kReadWrite = PROT_READ | PROT_WRITE;
+
+void MmapShared(Kernel& kernel, Check& check) {
+  Scene scene(kernel, check, {.bound = false});
+  for (std::uint64_t page = 0; page < 4; ++page) scene.Write(page, 0xaa);
+  check.Answer("a hole", scene.Fallocate(kHole, 0, 1), 0);
+  check.Equal("the punched page", scene.Read(0), Holds(0));
+  for (std::uint64_t page = 1; page < 4; ++page)
+    check.Equal("a page beside it", scene.Read(page), Holds(0xaa));
+  check.Equal("a write", scene.Write(0, 0xbb), kWritten);
+  check.Equal("what it wrote", scene.Read(0), Holds(0xbb));
+}
+
+void BeyondTheEnd(Kernel& kernel, Check& check) {
+  Scene scene(kernel, check, {.bound = false});
+  const Handle wide = kernel.Map(scene.file, 0, 16 * kPageSize, kReadWrite, MAP_SHARED);
+  check.True("a mapping four times the size", wide >= 0);
+  for (std::uint64_t page = 0; page < 4; ++page)
+    check.Equal("inside", kernel.Write(wide, page * kPageSize, 0xaa), kWritten);
+  check.Equal("a write beyond the end", kernel.Write(wide, 4 * kPageSize, 1), kBusError);
+  check.Equal("a read beyond the end", kernel.Read(wide, 15 * kPageSize), kBusError);
+  check.Answer("a pin beyond the end", kernel.Pin(wide, 4 * kPageSize), -EFAULT);
+  for (std::uint64_t page = 0; page < 4; ++page)
+    check.Equal("what is inside", scene.Read(page), Holds(0xaa));
+}
+
+void PrivateFaults(Kernel& kernel, Check& check) {
+  Scene scene(kernel, check, {.flags = kMmapFlag, .bound = false});
+  check.Equal("a write", scene.Write(0, 0xaa), kBusError);
+  check.Equal("a read", scene.Read(0), kBusError);
+  check.Answer("a pin", kernel.Pin(scene.host, 0), -EFAULT);
+  check.Answer("MADV_POPULATE_READ", kernel.Advise(scene.host, 0, kPageSize, MADV_POPULATE_READ),
+               -EFAULT);
+  check.Answer("MADV_POPULATE_WRITE", kernel.Advise(scene.host, 0, kPageSize, MADV_POPULATE_WRITE),
+               -EFAULT);
+}
+
+void CopyOnWrite(Kernel& kernel, Check& check) {
+  for (const std::uint64_t flags : {kMmapFlag, kSharedFlags}) {
+    const Handle file = kernel.CreateGuestMemfd(kernel.CreateVm(0), kPageSize, flags);
+    check.Answer("MAP_PRIVATE", kernel.Map(file, 0, kPageSize, kReadWrite, MAP_PRIVATE), -EINVAL);
+    check.Answer("PROT_EXEC", kernel.Map(file, 0, kPageSize, PROT_EXEC, MAP_SHARED), -EPERM);
+    check.Answer("MAP_SYNC",
+                 kernel.Map(file, 0, kPageSize, PROT_READ, MAP_SHARED_VALIDATE | MAP_SYNC),
+                 -EOPNOTSUPP);
+    check.Answer("MAP_HUGETLB", kernel.Map(file, 0, kPageSize, PROT_READ, MAP_SHARED | MAP_HUGETLB),
+                 -EINVAL);
+    check.Answer("an unaligned offset", kernel.Map(file, 7, kPageSize, PROT_READ, MAP_SHARED),
+                 -EINVAL);
+  }
+}
+
+void NotMappable(Kernel& kernel, Check& check) {
+  const Handle file = kernel.CreateGuestMemfd(kernel.CreateVm(0), 4 * kPageSize, 0);
+  for (const std::uint64_t pages : {1, 4}) {
+    for (const int sharing : {MAP_SHARED, MAP_PRIVATE}) {
+      check.Answer("mmap without the flag",
+                   kernel.Map(file, 0, pages * kPageSize, kReadWrite, sharing), -ENODEV);
+    }
+  }
+}
+
+void ReadOnly(Kernel& kernel, Check& check) {
+  Scene scene(kernel, check, {.bound = false});
+  const Handle view = kernel.Map(scene.file, 0, 4 * kPageSize, PROT_READ, MAP_SHARED);
+  check.Equal("a read", kernel.Read(view, 0), Holds(0));
+  check.Equal("a write", kernel.Write(view, 0, 1), HostAccess{Fault::kSegv, 0});
+}
+
+void Advice(Kernel& kernel, Check& check) {
+  constexpr int kCollapse = 25;
+  Scene scene(kernel, check, {.pages = 1024, .bound = false});
+  scene.Write(0, 0xaa);
+  const struct {
+    const char* name;
+    int advice;
+    int answer;
+  } kAdvice[] = {
+      {"DONTNEED", MADV_DONTNEED, 0},
+      {"COLD", MADV_COLD, 0},
+      {"PAGEOUT", MADV_PAGEOUT, 0},
+      {"WILLNEED", MADV_WILLNEED, 0},
+      {"HUGEPAGE", MADV_HUGEPAGE, 0},
+      {"NOHUGEPAGE", MADV_NOHUGEPAGE, 0},
+      {"DONTDUMP", MADV_DONTDUMP, 0},
+      {"POPULATE_READ", MADV_POPULATE_READ, 0},
+      {"POPULATE_WRITE", MADV_POPULATE_WRITE, 0},
+      {"FREE", MADV_FREE, -EINVAL},
+      {"WIPEONFORK", MADV_WIPEONFORK, -EINVAL},
+      {"COLLAPSE", kCollapse, -EINVAL},
+  };
+  for (const auto& entry : kAdvice) {
+    // Some of these are for hugetlb or transparent huge pages, which a kernel may not have.
+    const int got = kernel.Advise(scene.host, 0, 1024 * kPageSize, entry.advice);
+    const bool huge = entry.advice == MADV_HUGEPAGE || entry.advice == MADV_NOHUGEPAGE;
+    if (huge && got == -EINVAL) continue;
+    check.Answer(fmt::format("MADV_{}", entry.name), got, entry.answer);
+    check.Equal(fmt::format("contents after MADV_{}", entry.name), scene.Read(0), Holds(0xaa));
+  }
+  check.Answer("MADV_REMOVE", kernel.Advise(scene.host, 0, kPageSize, MADV_REMOVE), 0);
+  check.Equal("contents after MADV_REMOVE", scene.Read(0), Holds(0));
+}
+
+void Guards(Kernel& kernel, Check& check) {
+  Scene scene(kernel, check, {});
+  const HostAccess caught{Fault::kSegv, 0};
+  scene.Write(1, 0x11);
+  const int guarded = kernel.Advise(scene.host, kPageSize, kPageSize, model::kAdviceGuardInstall);
+  if (guarded == -EINVAL) return check.NotOffered("guard pages in files (Linux 6.15)");
+  check.Answer("MADV_GUARD_INSTALL", guarded, 0);
+  check.Equal("the host at the guard", scene.Read(1), caught);
+  check.Equal("the host beside it", scene.Write(2, 0x22), kWritten);
+  check.Answer("a pin at the guard", kernel.Pin(scene.host, kPageSize), -EFAULT);
+  check.Equal("the guest behind the guard", scene.GuestRead(1), GuestHolds(0x11));
+  check.Equal("a write of the guest", scene.GuestWrite(1, 0x12), GuestHolds(0));
+  check.Answer("a hole", scene.Fallocate(kHole, 1, 1), 0);
+  check.Equal("the host at the guard after a hole", scene.Read(1), caught);
+  check.Equal("the guest after a hole", scene.GuestRead(1), GuestHolds(0));
+  scene.GuestWrite(1, 0x13);
+  check.Answer("MADV_GUARD_REMOVE",
+               kernel.Advise(scene.host, kPageSize, kPageSize, model::kAdviceGuardRemove), 0);
+  check.Equal("the host without the guard", scene.Read(1), Holds(0x13));
+}
+
+void Pins(Kernel& kernel, Check& check) {
+  Scene scene(kernel, check, {.bound = false});
+  scene.Write(1, 0x11);
+  const Handle pin = kernel.Pin(scene.host, kPageSize);
+  if (!check.True("a pin", pin >= 0)) return;
+  scene.Write(1, 0x12);
+  check.Answer("what the pin shows", kernel.PinnedValue(pin), 0x12);
+  check.Answer("a hole under the pin", scene.Fallocate(kHole, 1, 1), 0);
+  check.Equal("the file after the hole", scene.Read(1), Holds(0));
+  check.Answer("what the pin shows then", kernel.PinnedValue(pin), 0x12);
+  kernel.Unpin(pin);
+}
+
+void Userfault(Kernel& kernel, Check& check) {
+  Scene scene(kernel, check, {.bound = false});
+  const int answer = kernel.RegisterUserfault(scene.host);
+  if (answer == -EPERM || answer == -ENOSYS) return check.NotOffered("permission for userfaultfd");
+  check.Answer("UFFDIO_REGISTER for missing pages", answer, -EINVAL);
+}
+
+void Poison(Kernel& kernel, Check& check) {
+  Scene scene(kernel, check, {});
+  scene.Read(0);
+  scene.Write(1, 0x22);
+  const int answer = kernel.Poison(scene.host, 0);
+  if (answer == -EPERM)
+    return check.NotOffered("--poison and root: it breaks a page of this machine's memory");
+  if (answer == -EINVAL) return check.NotOffered("CONFIG_MEMORY_FAILURE");
+  check.Answer("MADV_HWPOISON", answer, -EBUSY);
+  const HostAccess broken{Fault::kBusPoisoned, 0};
+  check.Equal("the host", scene.Read(0), broken);
+  check.Equal("the host beside it", scene.Read(1), Holds(0x22));
+  const Handle fresh = kernel.Map(scene.file, 0, kPageSize, kReadWrite, MAP_SHARED);
+  check.Equal("a new mapping", kernel.Read(fresh, 0), broken);
+  const model::GuestAccess poisoned{model::GuestAccess::End::kMemoryFault, EHWPOISON, 0, kGuestBase,
+                                    0};
+  check.Equal("the guest", scene.GuestRead(0), poisoned);
+  check.Answer("allocation", scene.Fallocate(FALLOC_FL_KEEP_SIZE, 0, 1), 0);
+  check.Equal("the guest after allocation", scene.GuestRead(0), poisoned);
+  check.Answer("a hole", scene.Fallocate(kHole, 0, 1), 0);
+  check.Equal("the guest after a hole", scene.GuestRead(0), GuestHolds(0));
+  check.Equal("the mapping in which it showed", scene.Read(0), broken);
+}
+
+constexpr Case kCases[] = {
+    {"host/mmap", Needs::kGuestMemfd, MmapShared, ""},
+    {"host/beyond_end", Needs::kGuestMemfd, BeyondTheEnd, ""},
+    {"host/private", Needs::kGuestMemfd, PrivateFaults, ""},
+    {"host/refused_mappings", Needs::kGuestMemfd, CopyOnWrite, ""},
+    {"host/not_mappable", Needs::kGuestMemfd, NotMappable, ""},
+    {"host/read_only", Needs::kGuestMemfd, ReadOnly, ""},
+    {"host/advice", Needs::kGuestMemfd, Advice, ""},
+    {"host/guards", Needs::kGuestMemfd, Guards, "what conversion=guard stands on; Linux 6.15"},
+    {"host/pins", Needs::kGuestMemfd, Pins, ""},
+    {"host/userfaultfd", Needs::kGuestMemfd, Userfault, ""},
+    {"host/poison", Needs::kGuestMemfd, Poison, ""},
+};
+
+}  // namespace
+
+std::span<const Case> HostCases() {
+  return kCases;
+}
+
+}  // namespace holdfast::conformance
