@@ -130,7 +130,8 @@ void SaveSmallDevices(const std::filesystem::path& balloon, const std::filesyste
   using namespace std::string_literals;  // NOLINT(google-build-using-namespace): for the zeroes
   const std::string pages = "\0\0\x07\0\x10\x08\0\0\x11\x08\0\0"s;
   const std::string stats = "\0\x02\x09\0\x04\0\x39\x05\0\0\0\0\0\0"s;
-  SaveText(balloon, "all", pages + stats + "\x03\x03\xff\x0f\x04\x04\x02\0\0\0\x06"s);
+  SaveText(balloon, "all", pages + stats + "\x03\x04\xff\x0f\x04\x04\x02\0\0\0\x06"s);
+  SaveText(balloon, "hints", "\0\x03\x03\0\0\0\0\x80\x03\x03\xff\x0f\0\x03\x03\0\0\0\0\0"s);
   const std::string ready = "\0\x03\x07\0\0\0\0\0\0\0\x01\0"s;
   const std::string port = "\0\x03\x07\0\x01\0\0\0\x03\0\x01\0"s;
   const std::string open = "\0\x03\x07\0\x01\0\0\0\x06\0\x01\0"s;

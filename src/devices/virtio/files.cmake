@@ -2,6 +2,7 @@
 # virtio: queues, the PCI transport, device types. Paths from src/devices.
 set(DEVICES_VIRTIO_SOURCES
   virtio/device.cc
+  virtio/free_page_hints.cc
   virtio/packed_ring.cc
   virtio/pci_transport.cc
   virtio/pci_transport_registers.cc
@@ -24,6 +25,7 @@ set(DEVICES_VIRTIO_SOURCES
   virtio/virtio_serial.cc
   virtio/virtio_serial_models.cc)
 set(DEVICES_VIRTIO_TESTS
+  virtio/free_page_hints_test.cc
   virtio/pci_transport_test.cc
   virtio/queue_test.cc
   virtio/virtio_blk_test.cc

@@ -12,14 +12,16 @@
 namespace holdfast::devices::virtio {
 namespace {
 
-// Feature bits (5.5.3). Bit 3 is free page hinting, which only live migration asks for.
+// Feature bits (5.5.3).
 constexpr std::uint64_t kStatsQueue = 1 << 1;
 constexpr std::uint64_t kDeflateOnOom = 1 << 2;
+constexpr std::uint64_t kHinting = 1 << 3;
 constexpr std::uint64_t kPagePoison = 1 << 4;
 constexpr std::uint64_t kReporting = 1 << 5;
 
 constexpr std::uint64_t kBalloonPage = 4096;  // whatever the guest's page size is
-constexpr std::array<std::uint16_t, 4> kQueueSizes = {128, 128, 128, 128};
+constexpr std::uint16_t kQueueSize = 128;
+constexpr std::uint16_t kHintQueueSize = 1024;  // as QEMU: all of a guest's free memory at once
 constexpr unsigned kFirstOptionalQueue = 2;
 
 // The loop's thread is everybody's. A request names at most so many pages (what is behind is not
@@ -39,36 +41,48 @@ constexpr std::array<std::string_view, Balloon::kStats> kStatNames = {
 
 }  // namespace
 
-VirtioBalloon::VirtioBalloon(EventLoop& loop, std::string_view id, MachineServices& services,
-                             const Config& config, Changed changed)
-    : loop_(loop),
+VirtioBalloon::VirtioBalloon(const DeviceThread& thread, std::string_view id,
+                             MachineServices& services, const Config& config, Changed changed)
+    : thread_(thread),
       id_(id),
       services_(services),
       config_(config),
       changed_(std::move(changed)),
+      queue_sizes_(3, kQueueSize),
       told_(services.ram_size) {
+  if (config.free_page_hint) queue_sizes_.push_back(kHintQueueSize);
+  if (config.free_page_reporting) queue_sizes_.push_back(kQueueSize);
   services_.balloon = this;
 }
 
 VirtioBalloon::~VirtioBalloon() {
-  Clear();
-  if (telling_) loop_.CancelTimer(*telling_);
+  thread_.Run([this] {
+    Clear();
+    if (telling_) loop().CancelTimer(*telling_);
+    alive_.reset();
+  });
   if (services_.balloon == this) services_.balloon = nullptr;
 }
 
 std::uint64_t VirtioBalloon::features() const noexcept {
-  return kStatsQueue | (config_.deflate_on_oom ? kDeflateOnOom : 0) |
-         (config_.page_poison ? kPagePoison : 0) | (config_.free_page_reporting ? kReporting : 0);
+  return kStatsQueue | (config_.free_page_hint ? kHinting : 0) |
+         (config_.deflate_on_oom ? kDeflateOnOom : 0) | (config_.page_poison ? kPagePoison : 0) |
+         (config_.free_page_reporting ? kReporting : 0);
 }
 
 std::span<const std::uint16_t> VirtioBalloon::queue_sizes() const noexcept {
-  return std::span(kQueueSizes).first(config_.free_page_reporting ? 4 : 3);
+  return queue_sizes_;
 }
 
 void VirtioBalloon::ReadConfig(std::uint64_t offset, std::span<std::byte> data) noexcept {
   std::ranges::fill(data, std::byte{0});
-  const MutexLock lock(mutex_);
-  const auto bytes = std::as_bytes(std::span(&layout_, 1));
+  Layout layout;
+  {
+    const MutexLock lock(mutex_);
+    layout = layout_;
+  }
+  layout.free_page_hint = hints_.command();
+  const auto bytes = std::as_bytes(std::span(&layout, 1));
   if (offset >= bytes.size()) return;
   const auto part = bytes.subspan(offset, std::min(data.size(), bytes.size() - offset));
   std::ranges::copy(part, data.begin());
@@ -85,7 +99,7 @@ void VirtioBalloon::WriteConfig(std::uint64_t offset, std::span<const std::byte>
     if (offset == offsetof(Layout, poison) && config_.page_poison) layout_.poison = value;
   }
   if (!changed || change_posted_.exchange(true)) return;
-  loop_.Post([this, alive = std::weak_ptr(alive_)] {
+  loop().Post([this, alive = std::weak_ptr(alive_)] {
     if (alive.expired()) return;
     change_posted_ = false;
     TellChange();
@@ -103,9 +117,10 @@ void VirtioBalloon::Clear() noexcept {
   transport_ = nullptr;
   ++activation_;
   stats_buffer_.reset();
-  if (polling_) loop_.CancelTimer(*std::exchange(polling_, std::nullopt));
-  stats_ = {};
+  if (polling_) loop().CancelTimer(*std::exchange(polling_, std::nullopt));
+  hints_.Reset();
   const MutexLock lock(mutex_);
+  stats_ = {};
   // A driver that starts anew has all of its memory.
   layout_.actual = 0;
   layout_.poison = 0;
@@ -120,8 +135,10 @@ VirtioBalloon::Role VirtioBalloon::RoleOf(unsigned index) const noexcept {
   if (index < kFirstOptionalQueue) return index == 0 ? Role::kInflate : Role::kDeflate;
   // Queues of features that were not agreed on do not count: that is how drivers number them.
   unsigned next = kFirstOptionalQueue;
-  if (transport_->has(kStatsQueue) && index == next++) return Role::kStats;
-  if (transport_->has(kReporting) && index == next++) return Role::kReport;
+  const Transport& transport = *transport_;
+  if (transport.has(kStatsQueue) && index == next++) return Role::kStats;
+  if (transport.has(kHinting) && index == next++) return Role::kHint;
+  if (transport.has(kReporting) && index == next++) return Role::kReport;
   return Role::kNone;
 }
 
@@ -129,13 +146,14 @@ void VirtioBalloon::HandleQueue(unsigned index) {
   if (transport_ == nullptr) return;
   const Role role = RoleOf(index);
   if (role == Role::kNone || !ServeSome(index, role)) return;
-  loop_.Post([this, index, activation = activation_, alive = std::weak_ptr(alive_)] {
+  loop().Post([this, index, activation = activation_, alive = std::weak_ptr(alive_)] {
     if (!alive.expired() && activation == activation_) HandleQueue(index);
   });
 }
 
 bool VirtioBalloon::ServeSome(unsigned index, Role role) {
-  DeviceQueue& queue = transport_->queue(index);
+  Transport& transport = *transport_;
+  DeviceQueue& queue = transport.queue(index);
   for (unsigned served = 0; served < kRequestsAtOnce; ++served) {
     std::optional<Chain> chain = queue.Pop();
     if (!chain) return false;
@@ -145,6 +163,12 @@ bool VirtioBalloon::ServeSome(unsigned index, Role role) {
     }
     if (role == Role::kInflate) Inflate(*chain);
     if (role == Role::kReport) Report(*chain);
+    if (role == Role::kHint) {
+      if (auto taken = hints_.Take(*chain, transport.memory()); !taken) {
+        transport.NeedsReset(taken.error());
+        return false;
+      }
+    }
     queue.Complete(*chain, 0);
   }
   return true;
@@ -164,7 +188,7 @@ void VirtioBalloon::Inflate(const Chain& chain) {
     }
     const GuestAddress start(pages[i] * kBalloonPage);
     // A page that is no RAM is the guest's mistake; one of memory with huge pages stays.
-    (void)transport_->memory().Discard(start, count * kBalloonPage);
+    (void)transport_.load()->memory().Discard(start, count * kBalloonPage);
     i = next;
   }
 }
@@ -172,14 +196,15 @@ void VirtioBalloon::Inflate(const Chain& chain) {
 void VirtioBalloon::Report(const Chain& chain) {
   // The guest expects to find its pattern there, not zeroes (5.5.6.7).
   if (poison() != 0) return;
-  (void)transport_->memory().Discard(chain.writable);
+  (void)transport_.load()->memory().Discard(chain.writable);
 }
 
 // ---- Statistics ---------------------------------------------------------------------------------
 
 void VirtioBalloon::TakeStats(Chain chain) {
   // The driver has one buffer and sends it when it got it back; another one would be its mistake.
-  if (stats_buffer_) transport_->queue(kFirstOptionalQueue).Complete(*stats_buffer_, 0);
+  if (stats_buffer_) transport_.load()->queue(kFirstOptionalQueue).Complete(*stats_buffer_, 0);
+  GuestStats stats = this->stats();
   for (std::size_t i = 0; i < kStats; ++i) {
     std::array<std::byte, kStatSize> entry{};
     if (chain.readable.CopyOut(i * kStatSize, entry) != entry.size()) break;
@@ -187,38 +212,74 @@ void VirtioBalloon::TakeStats(Chain chain) {
     std::uint64_t value = 0;
     std::memcpy(&tag, entry.data(), sizeof tag);
     std::memcpy(&value, entry.data() + sizeof tag, sizeof value);
-    if (tag < kStats) stats_.values[tag] = value;
+    if (tag < kStats) stats.values[tag] = value;
   }
-  stats_.last_update =
+  stats.last_update =
       static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(
                                      std::chrono::system_clock::now().time_since_epoch())
                                      .count());
   stats_buffer_ = std::move(chain);
+  const MutexLock lock(mutex_);
+  stats_ = stats;
 }
 
 void VirtioBalloon::AskForStats() {
-  if (stats_buffer_ && transport_ != nullptr) {
-    transport_->queue(kFirstOptionalQueue).Complete(*stats_buffer_, 0);
+  if (Transport* const transport = transport_; stats_buffer_ && transport != nullptr) {
+    transport->queue(kFirstOptionalQueue).Complete(*stats_buffer_, 0);
     stats_buffer_.reset();
   }
 }
 
 void VirtioBalloon::StartPolling() {
-  if (polling_) loop_.CancelTimer(*std::exchange(polling_, std::nullopt));
-  if (polling_seconds_ == 0 || transport_ == nullptr || !transport_->has(kStatsQueue)) return;
-  polling_ =
-      loop_.AddTimer(EventLoop::Clock::now() + std::chrono::seconds(polling_seconds_), [this] {
+  if (polling_) loop().CancelTimer(*std::exchange(polling_, std::nullopt));
+  if (polling_seconds_ == 0 || transport_ == nullptr || !transport_.load()->has(kStatsQueue))
+    return;
+  polling_ = loop().AddTimer(
+      EventLoop::Clock::now() + std::chrono::seconds(polling_seconds_.load()), [this] {
         polling_.reset();
         AskForStats();
         StartPolling();
       });
 }
 
+VirtioBalloon::GuestStats VirtioBalloon::stats() const {
+  const MutexLock lock(mutex_);
+  return stats_;
+}
+
 void VirtioBalloon::SetPollingInterval(std::uint64_t seconds) {
   polling_seconds_ = std::min(seconds, kMostInterval);
-  // The first answer need not wait for a whole interval.
-  if (polling_seconds_ != 0) AskForStats();
-  StartPolling();
+  thread_.Run([this] {
+    // The first answer need not wait for a whole interval.
+    if (polling_seconds_ != 0) AskForStats();
+    StartPolling();
+  });
+}
+
+// ---- Free page hinting
+// ----------------------------------------------------------------------------
+
+Status VirtioBalloon::StartFreePageHinting(FreePages free) {
+  const Transport* const transport = transport_;
+  if (transport == nullptr || !transport->has(kHinting)) {
+    return Fail(Errc::kUnsupported,
+                config_.free_page_hint ? "the guest's balloon driver gives no hints on free pages"
+                                       : "the balloon gives no hints on free pages",
+                "It must be made with free-page-hint=on, and the guest have its driver loaded.");
+  }
+  hints_.Start(std::move(free));
+  TellConfig();
+  return {};
+}
+
+void VirtioBalloon::StopFreePageHinting() {
+  hints_.Stop();
+  TellConfig();
+}
+
+void VirtioBalloon::FinishFreePageHinting() {
+  hints_.Finish();
+  TellConfig();
 }
 
 // ---- The size -----------------------------------------------------------------------------------
@@ -230,7 +291,11 @@ void VirtioBalloon::SetTarget(std::uint64_t bytes) {
     const MutexLock lock(mutex_);
     layout_.pages = static_cast<std::uint32_t>(std::min<std::uint64_t>(pages, UINT32_MAX));
   }
-  if (transport_ != nullptr) transport_->ConfigChanged();
+  TellConfig();
+}
+
+void VirtioBalloon::TellConfig() const noexcept {
+  if (Transport* const transport = transport_) transport->ConfigChanged();
 }
 
 std::uint64_t VirtioBalloon::actual() const noexcept {
@@ -248,7 +313,7 @@ void VirtioBalloon::TellChange() {
   if (telling_ || actual() == told_) return;
   told_ = actual();
   if (changed_) changed_(told_);
-  telling_ = loop_.AddTimer(EventLoop::Clock::now() + kChangePeriod, [this] {
+  telling_ = loop().AddTimer(EventLoop::Clock::now() + kChangePeriod, [this] {
     telling_.reset();
     TellChange();
   });

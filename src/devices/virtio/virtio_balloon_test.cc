@@ -31,7 +31,7 @@ class VirtioBalloonTest : public ::testing::Test {
     driver_.reset();
     services_.ram_size = kRam;
     balloon_ = std::make_unique<VirtioBalloon>(
-        *loop_, "b0", services_, config,
+        DeviceThread(*loop_), "b0", services_, config,
         [this](std::uint64_t actual) { changes_.push_back(actual); });
     driver_ = std::make_unique<TestDriver>(*balloon_, *loop_,
                                            features & ~std::uint64_t{kFeatureRingPacked});
