@@ -24,6 +24,9 @@ class GuestConverter {
   /// For the RAM of `memory`, which outlives the converter.
   explicit GuestConverter(const AddressSpace& memory) noexcept : memory_(memory) {}
 
+  /// Of the first RAM that can become private; empty: none can.
+  std::optional<ConversionEngineKind> engine() const;
+
   struct Outcome {
     std::uint64_t changed_pages = 0;
     /// A device works on a page of the range: nothing has changed, and this is the first such page.
@@ -45,7 +48,9 @@ class GuestConverter {
     std::uint64_t size;
     MemoryAttribute attribute;
   };
-  std::vector<Range> Ranges() const;
+  /// @param from  where to begin, page aligned; what is below is left out
+  /// @param most  so many ranges at most: a guest can make half as many as it has pages
+  std::vector<Range> Ranges(GuestAddress from = {}, std::size_t most = SIZE_MAX) const;
   /// Bytes that are private now.
   std::uint64_t private_bytes() const;
 

@@ -58,8 +58,10 @@ class PageAttributes {
     MemoryAttribute attribute;
     friend bool operator==(const Range&, const Range&) = default;
   };
-  /// [first, first + count) as the longest ranges of one attribute, in order.
-  std::vector<Range> Ranges(std::uint64_t first, std::uint64_t count) const;
+  /// [first, first + count) as the longest ranges of one attribute, in order; after `most` of them
+  /// it ends.
+  std::vector<Range> Ranges(std::uint64_t first, std::uint64_t count,
+                            std::size_t most = SIZE_MAX) const;
 
   static constexpr MemoryAttribute Opposite(MemoryAttribute attribute) noexcept {
     return attribute == MemoryAttribute::kShared ? MemoryAttribute::kPrivate

@@ -57,6 +57,7 @@ struct Options {
   std::string machine_type = "q35";
   std::string cpu_model = "host";
   object::ObjectStore objects;
+  std::string confidential;                   ///< -machine confidential-guest-support=
   std::string memory_backend;                 ///< -machine memory-backend=
   std::optional<std::uint64_t> ram_size;      ///< -m, bytes
   std::optional<std::uint64_t> max_ram_size;  ///< -m maxmem=, bytes

@@ -11,6 +11,7 @@
 #include "apps/prealloc_progress.h"
 #include "base/event_loop.h"
 #include "base/log.h"
+#include "object/confidential_guest.h"
 
 namespace holdfast::apps {
 
@@ -129,7 +130,7 @@ std::vector<control::ChardevInfo> VirtualMachine::Chardevs() const {
 
 Status VirtualMachine::BuildMachine(std::function<bool()> interrupted) {
   HF_TRY(system_, kvm::System::Open(options_.kvm_device));
-  HF_TRY(vm_, kvm::Vm::Create(*system_));
+  HF_TRY_STATUS(BuildVm());
   HF_TRY_STATUS(BuildRam(std::move(interrupted)));
   HF_TRY_STATUS(BuildBlock());
   HF_TRY_STATUS(BuildNet());
@@ -146,6 +147,33 @@ Status VirtualMachine::BuildMachine(std::function<bool()> interrupted) {
   return {};
 }
 
+// What keeps memory from the host decides what the VM is and how its RAM is made.
+Status VirtualMachine::BuildVm() {
+  if (options_.confidential.empty()) {
+    HF_TRY(vm_, kvm::Vm::Create(*system_));
+    return {};
+  }
+  object::Object* const found = options_.objects.Find(options_.confidential);
+  auto* const guest = dynamic_cast<object::ConfidentialGuest*>(found);
+  if (guest == nullptr) {
+    return Fail(found == nullptr ? Errc::kNotFound : Errc::kInvalidArgument,
+                found == nullptr
+                    ? fmt::format("-machine confidential-guest-support={}: there is no such object",
+                                  options_.confidential)
+                    : fmt::format("-machine confidential-guest-support={}: {} does not keep memory "
+                                  "from the host",
+                                  options_.confidential, found->type().name),
+                fmt::format("Make one, for example with -object sw-protected-guest,id={}.",
+                            found == nullptr ? options_.confidential : "cgs0"));
+  }
+  HF_TRY(const unsigned type, guest->ChooseVmType(*system_));
+  HF_TRY(vm_, kvm::Vm::Create(*system_, type));
+  HF_TRY(conversion_, guest->Initialize(*vm_));
+  options_.machine.confidential = guest;
+  guest->set_in_use();
+  return {};
+}
+
 // Every backend has its memory from the start, as in QEMU, whether the machine uses it or not.
 Status VirtualMachine::BuildRam(std::function<bool()> interrupted) {
   PreallocProgress progress(std::move(interrupted), STDERR_FILENO);
@@ -153,7 +181,8 @@ Status VirtualMachine::BuildRam(std::function<bool()> interrupted) {
       .prealloc_threads = options_.machine.smp.cpus,
       .progress = [&](const object::AllocateProgress& now) { return progress.Report(now); },
       .merge = options_.machine.mem_merge,
-      .dump = options_.machine.dump_guest_core};
+      .dump = options_.machine.dump_guest_core,
+      .conversion = conversion_};
   for (const auto& object : options_.objects.objects()) {
     auto* const backend = dynamic_cast<object::MemoryBackend*>(object.get());
     if (backend != nullptr) HF_TRY_STATUS(backend->Allocate(*vm_, how));

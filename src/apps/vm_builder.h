@@ -63,6 +63,7 @@ class VirtualMachine {
                                         std::string_view label, bool terminal_signals);
   std::vector<control::ChardevInfo> Chardevs() const;
   Status BuildMachine(std::function<bool()> interrupted);
+  Status BuildVm();
   Status BuildRam(std::function<bool()> interrupted);
   control::Monitor& AddMonitor(devices::Chardev& front);
   // vm_block.cc
@@ -91,10 +92,9 @@ class VirtualMachine {
   std::vector<std::unique_ptr<devices::ConsoleMux>> muxes_;
   std::optional<kvm::System> system_;
   std::optional<kvm::Vm> vm_;
+  std::optional<ConversionEngineKind> conversion_;  // of a confidential guest
   Options options_;  // among it the memory backends, whose memory belongs to vm_
   devices::block::BlockGraph block_graph_{loop_};
-  // Drives with images that another program reads, by id.
-  std::map<std::string, std::unique_ptr<devices::block::StorageDaemon>, std::less<>> images_;
   devices::net::Network network_{loop_, [this](std::string_view event, const control::Json& data) {
                                    if (qmp_) qmp_->Emit(event, data);
                                  }};

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <holdfast/address_space.h>
+#include <holdfast/guest_converter.h>
 #include <holdfast/numa_policy.h>
 #include <time.h>
 
@@ -22,7 +23,29 @@ HostStat Bytes(std::string name, std::uint64_t value) {
   return {{.name = std::move(name),
            .type = StatDescription::Type::kInstant,
            .unit = StatDescription::Unit::kBytes},
-          value};
+          {value}};
+}
+
+HostStat Count(std::string name, std::uint64_t value) {
+  return {{.name = std::move(name), .type = StatDescription::Type::kCumulative}, {value}};
+}
+
+void AddConversions(const AddressSpace& memory, const GuestConverter& converter,
+                    std::vector<HostStat>& stats) {
+  const GuestConverter::Statistics done = converter.statistics();
+  stats.push_back(Bytes("ram-private", converter.private_bytes()));
+  stats.push_back(Count("conversions-to-private", done.to_private));
+  stats.push_back(Count("conversions-to-shared", done.to_shared));
+  stats.push_back(Count("converted-pages-to-private", done.private_pages));
+  stats.push_back(Count("converted-pages-to-shared", done.shared_pages));
+  stats.push_back(Count("conversions-busy", done.busy));
+  stats.push_back(Count("conversions-refused", done.refused));
+  stats.push_back(Count("private-accesses-refused", memory.private_refusals()));
+  stats.push_back({{.name = "conversion-time",
+                    .type = StatDescription::Type::kLog2Histogram,
+                    .unit = StatDescription::Unit::kSeconds,
+                    .exponent = -6},
+                   {done.time_us.begin(), done.time_us.end()}});
 }
 
 std::optional<std::uint64_t> ReadNumber(const std::string& path) {
@@ -82,6 +105,8 @@ std::vector<HostStat> VmHostStats(const VmContext& vm) {
   for (const auto& [node, bytes] : placement.nodes) {
     stats.push_back(Bytes(fmt::format("ram-allocated-node{}", node), bytes));
   }
+  if (const GuestConverter* converter = vm.machine().converter())
+    AddConversions(vm.machine().memory(), *converter, stats);
   if (const auto bytes = CgroupMemory()) stats.push_back(Bytes("cgroup-memory", *bytes));
   return stats;
 }
@@ -97,8 +122,8 @@ std::vector<HostStat> VcpuHostStats(const machine::VcpuInfo& cpu) {
   stat.description.type = StatDescription::Type::kCumulative;
   stat.description.unit = StatDescription::Unit::kSeconds;
   stat.description.exponent = -9;
-  stat.value = static_cast<std::uint64_t>(used.tv_sec) * 1'000'000'000 +
-               static_cast<std::uint64_t>(used.tv_nsec);
+  stat.values = {static_cast<std::uint64_t>(used.tv_sec) * 1'000'000'000 +
+                 static_cast<std::uint64_t>(used.tv_nsec)};
   return {stat};
 }
 

@@ -14,11 +14,12 @@ namespace holdfast::control {
 /// A statistic that the host's kernel keeps outside KVM.
 struct HostStat {
   kvm::StatDescription description;
-  std::uint64_t value = 0;
+  std::vector<std::uint64_t> values;  ///< one, but for a histogram
 };
 
 /// Of the virtual machine: how large its RAM is, how much memory it really takes (in all, and on
-/// each node of the host), and what the control group of this process is charged with.
+/// each node of the host), what the control group of this process is charged with, and, where
+/// memory can be private, what has been converted.
 std::vector<HostStat> VmHostStats(const VmContext& vm);
 
 /// Of a vCPU: the processor time its thread has used.

@@ -29,6 +29,7 @@ constexpr std::uint64_t kShortestRun = 16;
 struct Use {
   std::uint64_t size = 0;
   std::uint64_t allocated = 0;
+  std::uint64_t private_bytes = 0;
   std::vector<std::uint64_t> nodes;
 
   void Add(std::uint64_t node, std::uint64_t bytes) {
@@ -38,14 +39,25 @@ struct Use {
   }
   void Add(const Use& other) {
     size += other.size;
+    private_bytes += other.private_bytes;
     for (std::size_t node = 0; node < other.nodes.size(); ++node)
       if (other.nodes[node] > 0) Add(node, other.nodes[node]);
   }
   Json ToJson() const {
-    // No memory is private: there is nothing yet that converts it.
-    return {{"size", size}, {"allocated", allocated}, {"private", 0}, {"nodes", nodes}};
+    return {{"size", size}, {"allocated", allocated}, {"private", private_bytes}, {"nodes", nodes}};
   }
 };
+
+// Of a part of a block. Counts follow the ranges, not the pages.
+std::uint64_t PrivateBytes(const RamBlock& block, std::uint64_t offset, std::uint64_t size) {
+  if (block.conversion() == nullptr) return 0;
+  std::uint64_t pages = 0;
+  for (const PageAttributes::Range& range :
+       block.conversion()->attributes().Ranges(offset / kPageSize, size / kPageSize)) {
+    if (range.attribute == MemoryAttribute::kPrivate) pages += range.count;
+  }
+  return pages * kPageSize;
+}
 
 class Mapper {
  public:
@@ -93,7 +105,9 @@ class Mapper {
   }
 
   Result<Use> Look(const RamBlock& block, std::uint64_t offset, std::uint64_t size) {
-    Use use{.size = size, .allocated = 0, .nodes = {}};
+    Use use;
+    use.size = size;
+    use.private_bytes = PrivateBytes(block, offset, size);
     const std::uint64_t pages = size / kPageSize;
     if (pages <= pages_of_cell_) {
       HF_TRY_STATUS(LookAt(block, offset, pages, use));

@@ -91,7 +91,8 @@ Json ReadOwn(const std::vector<HostStat>& stats, const Filter& filter) {
   Json list = Json::array();
   for (const HostStat& stat : stats) {
     if (filter.Has(stat.description.name)) {
-      list.push_back({{"name", stat.description.name}, {"value", stat.value}});
+      list.push_back(
+          {{"name", stat.description.name}, {"value", StatValue(stat.description, stat.values)}});
     }
   }
   return list;

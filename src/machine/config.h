@@ -17,6 +17,9 @@ namespace holdfast::devices {
 struct Backends;
 class Chardev;
 }  // namespace holdfast::devices
+namespace holdfast::object {
+class ConfidentialGuest;
+}
 
 namespace holdfast::machine {
 
@@ -80,6 +83,9 @@ struct MachineConfig {
   std::optional<VmgenidConfig> vmgenid;
   std::vector<FwCfgFile> fw_cfg;
   SmbiosConfig smbios;
+  /// -machine confidential-guest-support=: who keeps memory from the host. Null: nobody; else it
+  /// outlives the machine, and the RAM blocks convert as its Initialize() said.
+  object::ConfidentialGuest* confidential = nullptr;
   /// -device, but for the ISA ones above; in order.
   std::vector<devices::DeviceRequest> devices;
   /// What they may name. Null: nothing; else it outlives the machine.

@@ -14,6 +14,7 @@ constexpr std::uint32_t kLeafFeatures = 0x1;
 constexpr std::uint32_t kLeafIntelCache = 0x4;
 constexpr std::uint32_t kLeafTopology = 0xb;
 constexpr std::uint32_t kLeafTopologyV2 = 0x1f;
+constexpr std::uint32_t kLeafKvmFeatures = 0x40000001;
 constexpr std::uint32_t kLeafAmdFeatures = 0x80000001;
 constexpr std::uint32_t kLeafAddressSizes = 0x80000008;
 constexpr std::uint32_t kLeafAmdCache = 0x8000001d;
@@ -21,6 +22,7 @@ constexpr std::uint32_t kLeafAmdTopology = 0x8000001e;
 
 constexpr std::uint32_t kEcxTscDeadline = 1U << 24;
 constexpr std::uint32_t kEcxHypervisor = 1U << 31;
+constexpr std::uint32_t kKvmEaxMapGpaRange = 1U << 16;  // KVM_FEATURE_HC_MAP_GPA_RANGE
 constexpr std::uint32_t kEdxHtt = 1U << 28;
 constexpr std::uint32_t kAmdEcxCmpLegacy = 1U << 1;
 constexpr std::uint32_t kTopologyLevelThread = 1;
@@ -58,6 +60,9 @@ class Builder {
         break;
       case kLeafIntelCache:
         AdjustIntelCache(entry);
+        break;
+      case kLeafKvmFeatures:
+        if (options_.map_gpa_range) entry.eax |= kKvmEaxMapGpaRange;
         break;
       case kLeafAmdFeatures:
         if (amd_ && per_package() > 1) entry.ecx |= kAmdEcxCmpLegacy;

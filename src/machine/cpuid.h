@@ -14,6 +14,7 @@ namespace holdfast::machine {
 /// What of the CPUID answers depends on the VM rather than on the host.
 struct CpuidOptions {
   CpuTopology topology;
+  bool map_gpa_range = false;       ///< the guest may convert memory by hypercall
   bool tsc_deadline_timer = false;  ///< KVM_CAP_TSC_DEADLINE_TIMER: KVM leaves the bit to us
 };
 

@@ -61,6 +61,10 @@ void Machine::Impl::Pause(RunState state) {
 }
 
 Status Machine::Impl::Reset(ShutdownCause cause) {
+  if (config_.confidential != nullptr && !config_.confidential->can_reset()) {
+    return Fail(Errc::kUnsupported, "a confidential guest cannot be reset",
+                "End it and start it anew.");
+  }
   const bool was_running = state_ == RunState::kRunning;
   StopVcpus();
   epoch_.fetch_add(1, std::memory_order_relaxed);
@@ -155,7 +159,9 @@ void Machine::Impl::RequestInternalError(Error error) {
 // -----------------------------------------------------------------
 
 void Machine::Impl::OnGuestReset() {
-  if (actions_.no_reboot) {
+  const bool can_reset = config_.confidential == nullptr || config_.confidential->can_reset();
+  if (!can_reset) log::Info("a confidential guest cannot be reset: its reset ends it");
+  if (actions_.no_reboot || !can_reset) {
     OnGuestShutdown(ShutdownCause::kGuestReset);
     return;
   }
@@ -223,6 +229,7 @@ void Machine::Impl::SetState(RunState state) {
            RunStateName(state));
   state_ = state;
   platform_->SetRunning(state == RunState::kRunning);
+  devices_->SetRunning(state == RunState::kRunning);
   if (events_.state_changed) events_.state_changed(state);
 }
 
@@ -292,6 +299,9 @@ const devices::Bus& Machine::mmio() const noexcept {
 }
 const AddressSpace& Machine::memory() const noexcept {
   return impl_->memory();
+}
+GuestConverter* Machine::converter() noexcept {
+  return impl_->converter();
 }
 devices::MachineServices& Machine::services() noexcept {
   return impl_->services();

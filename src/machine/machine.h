@@ -20,6 +20,7 @@
 namespace holdfast {
 class AddressSpace;
 class EventLoop;
+class GuestConverter;
 class RamBlock;
 namespace devices {
 class Bus;
@@ -134,6 +135,8 @@ class Machine {
   const devices::Bus& mmio() const noexcept;
   /// Guest RAM: where its regions lie, and access to it.
   const AddressSpace& memory() const noexcept;
+  /// Its shared and private pages; null where none can be private.
+  GuestConverter* converter() noexcept;
   /// The devices that are known by what they do: the balloon.
   devices::MachineServices& services() noexcept;
   /// The CPUs the machine can have (-smp maxcpus=), by index; the first config().smp.cpus exist.

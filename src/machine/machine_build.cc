@@ -28,6 +28,7 @@ Status Machine::Impl::Build(kvm::System& system, std::span<RamBlock* const> ram)
   HF_TRY(source_, boot::OpenBootSource(config_.kernel, config_.initrd, config_.cmdline));
   HF_TRY(const std::vector<kvm_cpuid_entry2> cpuid, system.SupportedCpuid());
   HF_TRY_STATUS(MapRam(ram, GuestPhysBits(cpuid)));
+  HF_TRY_STATUS(PrepareConversion());
   HF_TRY_STATUS(CreateChips());
   HF_TRY_STATUS(CreatePlatform());
   HF_TRY_STATUS(CreateDevices(GuestPhysBits(cpuid)));
@@ -91,6 +92,7 @@ Status Machine::Impl::CreateVcpus(kvm::System& system, std::span<const kvm_cpuid
   HF_TRY(const std::vector<std::uint32_t> msrs, system.MsrIndexList());
   CpuidOptions options;
   options.topology = config_.smp;
+  options.map_gpa_range = conversion_exits_.has_value();
   options.tsc_deadline_timer = vm_.CheckExtension(KVM_CAP_TSC_DEADLINE_TIMER) > 0;
   apic_ids_ = ApicIds(config_.smp);
   const VcpuThread::Events events{
@@ -103,8 +105,9 @@ Status Machine::Impl::CreateVcpus(kvm::System& system, std::span<const kvm_cpuid
     HF_TRY_STATUS(vcpu.SetCpuid(BuildCpuid(cpuid, options, apic_ids_[i])));
     HF_TRY(PowerOnState state, PowerOnState::Take(vcpu, msrs));
     power_on_.push_back(std::move(state));
-    vcpus_.push_back(std::make_unique<VcpuThread>(i, std::move(vcpu), platform_->io(),
-                                                  platform_->mmio(), events));
+    vcpus_.push_back(
+        std::make_unique<VcpuThread>(i, std::move(vcpu), platform_->io(), platform_->mmio(), events,
+                                     conversion_exits_ ? &*conversion_exits_ : nullptr));
   }
   return {};
 }
@@ -130,10 +133,12 @@ Status Machine::Impl::PrepareAcpi() {
 
 // Also what a guest reset does: everything is written and read anew.
 Status Machine::Impl::LoadAndEnter() {
+  HF_TRY_STATUS(TakeBackMemory());
   HF_TRY_STATUS(ram_.Write(acpi_.address, acpi_.bytes));
   HF_TRY_STATUS(ram_.Write(smbios_.address, smbios_.bytes));
   HF_TRY(const boot::LoadedGuest guest, boot::LoadGuest(ram_, source_));
-  return EnterGuest(vcpus_.front()->vcpu(), guest);
+  HF_TRY_STATUS(EnterGuest(vcpus_.front()->vcpu(), guest));
+  return LaunchConfidential();
 }
 
 }  // namespace holdfast::machine

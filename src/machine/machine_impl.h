@@ -4,12 +4,14 @@
 #include <fmt/format.h>
 #include <holdfast/address_space.h>
 #include <holdfast/error.h>
+#include <holdfast/guest_converter.h>
 
 #include <array>
 #include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -19,12 +21,14 @@
 #include "machine/acpi/tables.h"
 #include "machine/boot/boot_source.h"
 #include "machine/boot/ram_layout.h"
+#include "machine/conversion_exits.h"
 #include "machine/device_tree.h"
 #include "machine/machine.h"
 #include "machine/platform.h"
 #include "machine/smbios/smbios.h"
 #include "machine/vcpu_state.h"
 #include "machine/vcpu_thread.h"
+#include "object/confidential_guest.h"
 
 namespace holdfast::machine {
 
@@ -43,7 +47,8 @@ class Machine::Impl {
         loop_(loop),
         vm_(vm),
         events_(std::move(events)),
-        ram_(&vm) {}
+        ram_(&vm),
+        converter_(ram_) {}
 
   /// The order matters: memslots before devices that register with KVM (a grace period each
   /// otherwise), interrupt controllers before vCPUs, everything before the guest is loaded.
@@ -67,6 +72,9 @@ class Machine::Impl {
   void SendBreak(std::size_t port) { platform_->SendBreak(port); }
 
   const AddressSpace& memory() const noexcept { return ram_; }
+  GuestConverter* converter() noexcept {
+    return config_.confidential != nullptr ? &converter_ : nullptr;
+  }
   devices::MachineServices& services() noexcept { return services_; }
   CpuInfo CpuAt(unsigned index) const;
   std::vector<VcpuInfo> Vcpus() const;
@@ -108,6 +116,11 @@ class Machine::Impl {
   Result<std::optional<std::array<std::uint8_t, 16>>> GenerationId();
   Status PrepareSmbios(std::span<const kvm_cpuid_entry2> cpuid);
   Status LoadAndEnter();
+  // machine_confidential.cc
+  Status PrepareConversion();
+  Status TakeBackMemory();
+  Status LaunchConfidential();
+  void TellRefusedConversion(const ConversionExits::Refusal& refusal);
 
   // Living (machine.cc). The Request functions run on vCPU threads.
   void Request(std::function<void()> on_main_thread);
@@ -144,6 +157,8 @@ class Machine::Impl {
   std::map<unsigned, kvm::Stats> vcpu_stats_;
 
   AddressSpace ram_;
+  GuestConverter converter_;
+  std::optional<ConversionExits> conversion_exits_;  // vCPU threads use it
   std::vector<boot::RamRange> ram_ranges_;
   boot::BootSource source_;
   acpi::AcpiTables acpi_;

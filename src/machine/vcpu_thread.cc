@@ -44,6 +44,9 @@ void BlockOtherSignals() {
   ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
 }
 
+// Of a conversion, to be mapped in at once: a huge page's worth.
+constexpr std::uint64_t kMostMappedIn = 2 * kMiB;
+
 // For cpu_in and cpu_out, as QEMU writes them.
 char SizeLetter(unsigned size) {
   return size == 1 ? 'b' : size == 2 ? 'w' : 'l';
@@ -75,8 +78,13 @@ std::string DescribeInternalError(const kvm_run& run) {
 }  // namespace
 
 VcpuThread::VcpuThread(unsigned index, kvm::Vcpu vcpu, const devices::Bus& io,
-                       const devices::Bus& mmio, Events events)
-    : index_(index), vcpu_(std::move(vcpu)), io_(io), mmio_(mmio), events_(std::move(events)) {}
+                       const devices::Bus& mmio, Events events, ConversionExits* conversion)
+    : index_(index),
+      vcpu_(std::move(vcpu)),
+      io_(io),
+      mmio_(mmio),
+      events_(std::move(events)),
+      conversion_(conversion) {}
 
 VcpuThread::~VcpuThread() {
   if (!thread_.joinable()) return;
@@ -202,15 +210,12 @@ void VcpuThread::HandleExit() {
                    fmt::format("the processor refuses to enter the guest, hardware reason {:#x}",
                                run.fail_entry.hardware_entry_failure_reason)));
       return;
-    case kvm::abi::kExitMemoryFault: {
-      // The union has this member only in newer headers: flags, gpa, size.
-      const std::uint64_t* fault = reinterpret_cast<const std::uint64_t*>(&run.io);
-      HF_TRACE(kvm_memory_fault, fault[1], fault[2], fault[0]);
-      Broken(Error(Errc::kSystem,
-                   fmt::format("the guest cannot reach its memory at guest physical address {:#x}",
-                               fault[1])));
+    case kvm::abi::kExitMemoryFault:
+      HandleMemoryFault();
       return;
-    }
+    case KVM_EXIT_HYPERCALL:
+      HandleHypercall();
+      return;
     default:
       Broken(Error(Errc::kSystem, fmt::format("unexpected KVM exit reason {}", run.exit_reason)));
   }
@@ -250,6 +255,36 @@ void VcpuThread::HandleMmio() {
   } else {
     mmio_.Read(mmio.phys_addr, data);
   }
+}
+
+void VcpuThread::HandleHypercall() {
+  if (conversion_ == nullptr) {
+    Broken(Error(Errc::kSystem, "KVM passes on a hypercall that nobody has asked it to"));
+    return;
+  }
+  if (const auto changed = conversion_->OnHypercall(vcpu_.run())) MapIn(*changed);
+}
+
+void VcpuThread::HandleMemoryFault() {
+  const kvm::abi::MemoryFaultExit fault = vcpu_.memory_fault();
+  HF_TRACE(kvm_memory_fault, fault.gpa, fault.size, fault.flags);
+  if (conversion_ == nullptr) {
+    Broken(Error(Errc::kSystem,
+                 fmt::format("the guest cannot reach its memory at guest physical address {:#x}",
+                             fault.gpa)));
+    return;
+  }
+  auto changed = conversion_->OnMemoryFault(fault);
+  if (!changed) return Broken(std::move(changed).error());
+  if (*changed) MapIn(**changed);
+}
+
+// Saves the guest the faults on what it has just converted. Only a range that it will probably
+// touch at once: what is not there yet would be allocated. Where it fails, the guest faults as
+// ever.
+void VcpuThread::MapIn(const ConversionExits::Range& range) {
+  if (!conversion_->unmaps() || range.size > kMostMappedIn) return;
+  (void)vcpu_.PreFault(range.start, range.size);
 }
 
 void VcpuThread::Broken(Error error) {

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "base/thread_annotations.h"
+#include "machine/conversion_exits.h"
 
 namespace holdfast::devices {
 class Bus;
@@ -34,9 +35,9 @@ class VcpuThread {
     std::function<void(Error error)> internal_error;
   };
 
-  /// `io` and `mmio` outlive the thread.
+  /// `io`, `mmio` and `conversion` (null: memory is never private) outlive the thread.
   VcpuThread(unsigned index, kvm::Vcpu vcpu, const devices::Bus& io, const devices::Bus& mmio,
-             Events events);
+             Events events, ConversionExits* conversion = nullptr);
   VcpuThread(const VcpuThread&) = delete;
   VcpuThread& operator=(const VcpuThread&) = delete;
   /// Ends the thread and waits for it.
@@ -74,6 +75,9 @@ class VcpuThread {
   bool NothingWasBeingDelivered() const;
   void HandleIo();
   void HandleMmio();
+  void HandleHypercall();
+  void HandleMemoryFault();
+  void MapIn(const ConversionExits::Range& range);
   void Broken(Error error);
   void SetTarget(Target target) HF_EXCLUDES(mutex_);
 
@@ -82,6 +86,7 @@ class VcpuThread {
   const devices::Bus& io_;
   const devices::Bus& mmio_;
   const Events events_;
+  ConversionExits* const conversion_;
 
   // Shared by the main thread (sets target_) and the vCPU's (sets standing_).
   Mutex mutex_;

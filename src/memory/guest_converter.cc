@@ -19,6 +19,13 @@ constexpr std::chrono::microseconds kLongestPause{1000};
 
 }  // namespace
 
+std::optional<ConversionEngineKind> GuestConverter::engine() const {
+  for (const AddressSpace::Region& region : memory_.regions()) {
+    if (region.block->conversion() != nullptr) return region.block->conversion()->engine().kind();
+  }
+  return std::nullopt;
+}
+
 Result<std::vector<BlockConversion::Piece>> GuestConverter::Pieces(GuestAddress from,
                                                                    std::uint64_t size,
                                                                    MemoryAttribute to) const {
@@ -108,27 +115,37 @@ void GuestConverter::Count(MemoryAttribute to, std::uint64_t pages,
   time_us_[bucket].fetch_add(1, std::memory_order_relaxed);
 }
 
-std::vector<GuestConverter::Range> GuestConverter::Ranges() const {
+std::vector<GuestConverter::Range> GuestConverter::Ranges(GuestAddress from,
+                                                          std::size_t most) const {
   std::vector<Range> ranges;
+  // False when there is no room for more.
   const auto add = [&](GuestAddress start, std::uint64_t size, MemoryAttribute attribute) {
     if (!ranges.empty() && ranges.back().attribute == attribute &&
         ranges.back().start + ranges.back().size == start) {
       ranges.back().size += size;
-    } else {
-      ranges.push_back({start, size, attribute});
+      return true;
     }
+    if (ranges.size() == most) return false;
+    ranges.push_back({start, size, attribute});
+    return true;
   };
   for (const AddressSpace::Region& region : memory_.regions()) {
+    const std::uint64_t end = region.base.value() + region.size;
+    const GuestAddress start = std::max(region.base, from);
+    if (start.value() >= end) continue;
+    const std::uint64_t size = end - start.value();
     const BlockConversion* const conversion = region.block->conversion();
     if (conversion == nullptr) {
-      add(region.base, region.size, MemoryAttribute::kShared);
+      if (!add(start, size, MemoryAttribute::kShared)) return ranges;
       continue;
     }
-    const std::uint64_t first = region.block_offset / kPageSize;
-    for (const PageAttributes::Range& range :
-         conversion->attributes().Ranges(first, region.size / kPageSize)) {
-      add(region.base + (range.first - first) * kPageSize, range.count * kPageSize,
-          range.attribute);
+    const std::uint64_t first =
+        (region.block_offset + (start.value() - region.base.value())) / kPageSize;
+    // The first may join the last one of the region before.
+    for (const PageAttributes::Range& range : conversion->attributes().Ranges(
+             first, size / kPageSize, most - ranges.size() + (ranges.empty() ? 0 : 1))) {
+      if (!add(start + (range.first - first) * kPageSize, range.count * kPageSize, range.attribute))
+        return ranges;
     }
   }
   return ranges;

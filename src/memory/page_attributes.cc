@@ -249,8 +249,8 @@ std::uint64_t PageAttributes::Set(std::uint64_t first, std::uint64_t count,
   return changed;
 }
 
-std::vector<PageAttributes::Range> PageAttributes::Ranges(std::uint64_t first,
-                                                          std::uint64_t count) const {
+std::vector<PageAttributes::Range> PageAttributes::Ranges(std::uint64_t first, std::uint64_t count,
+                                                          std::size_t most) const {
   std::vector<Range> ranges;
   const std::uint64_t end = first + count;
   for (std::uint64_t at = first; at < end;) {
@@ -261,6 +261,7 @@ std::vector<PageAttributes::Range> PageAttributes::Ranges(std::uint64_t first,
     if (!ranges.empty() && ranges.back().attribute == attribute) {
       ranges.back().count += length;
     } else {
+      if (ranges.size() == most) break;
       ranges.push_back({at, length, attribute});
     }
     at += length;

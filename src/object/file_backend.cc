@@ -186,7 +186,8 @@ Status FileBackend::Check() const {
   return {};
 }
 
-Result<std::unique_ptr<RamBlock>> FileBackend::CreateRamBlock(kvm::Vm& /*vm*/) const {
+Result<std::unique_ptr<RamBlock>> FileBackend::CreateRamBlock(kvm::Vm& /*vm*/,
+                                                              Conversion /*conversion*/) const {
   HF_TRY(OpenedFile file, OpenedFile::Open(own_.mem_path, own_.readonly));
   const std::uint64_t page = PageSizeOf(file.fd());
   const std::string pages = fmt::format("multiples of page size 0x{:x}", page);

@@ -33,7 +33,8 @@ class FileBackend final : public MemoryBackend {
 
  private:
   Status Check() const override;
-  Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm) const override;
+  Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm,
+                                                   Conversion conversion) const override;
   /// Whether the guest too may only read it.
   bool rom() const noexcept;
   Settings own_;

@@ -130,13 +130,15 @@ Status MemfdBackend::Check() const {
   return {};
 }
 
-Result<std::unique_ptr<RamBlock>> MemfdBackend::CreateRamBlock(kvm::Vm& vm) const {
+Result<std::unique_ptr<RamBlock>> MemfdBackend::CreateRamBlock(kvm::Vm& vm,
+                                                               Conversion conversion) const {
   const bool possible = share() && !own_.hugetlb;
   if (own_.guest_memfd != OnOffAuto::kOff && possible) {
-    auto block = CreateGuestMemfd(vm, own_.bind);
+    auto block = CreateGuestMemfd(vm, own_.bind, conversion);
     // auto takes what there is: no guest_memfd, or none that takes the policy, is no reason to
     // fail.
-    const bool settled = own_.guest_memfd == OnOffAuto::kOn || own_.bind == Bind::kOn;
+    const bool settled =
+        own_.guest_memfd == OnOffAuto::kOn || own_.bind == Bind::kOn || conversion.has_value();
     if (block || settled || block.error().code() != Errc::kUnsupported) return block;
   }
   return CreateMemfd();
@@ -200,8 +202,9 @@ Status GuestMemfdBackend::Check() const {
   return {};
 }
 
-Result<std::unique_ptr<RamBlock>> GuestMemfdBackend::CreateRamBlock(kvm::Vm& vm) const {
-  return CreateGuestMemfd(vm, own_.bind);
+Result<std::unique_ptr<RamBlock>> GuestMemfdBackend::CreateRamBlock(kvm::Vm& vm,
+                                                                    Conversion conversion) const {
+  return CreateGuestMemfd(vm, own_.bind, conversion);
 }
 
 }  // namespace holdfast::object

@@ -97,7 +97,7 @@ Status MemoryBackend::Complete() {
 
 Status MemoryBackend::Allocate(kvm::Vm& vm, const AllocateOptions& options) {
   if (block_ != nullptr) return {};
-  HF_TRY(std::unique_ptr<RamBlock> block, CreateRamBlock(vm));
+  HF_TRY(std::unique_ptr<RamBlock> block, CreateRamBlock(vm, options.conversion));
   HF_TRY_STATUS(SetPolicy(*block));
   const bool merge = settings_.merge.value_or(options.merge);
   const bool dump = settings_.dump.value_or(options.dump);
@@ -189,8 +189,19 @@ Status MemoryBackend::CheckPlacement(const RamBlock& block) const {
   return {};
 }
 
-Result<std::unique_ptr<RamBlock>> MemoryBackend::CreateGuestMemfd(kvm::Vm& vm, Bind bind) const {
-  auto block = RamBlock::CreateGuestMemfd(vm, id(), size(), bind == Bind::kOn);
+Result<std::unique_ptr<RamBlock>> MemoryBackend::CreateGuestMemfd(kvm::Vm& vm, Bind bind,
+                                                                  Conversion conversion) const {
+  if (conversion && bind == Bind::kOff) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("bind=off of '{}' and confidential-guest-support exclude each other: "
+                            "private pages are reached only through a bound memslot",
+                            id()),
+                "Leave bind=off out.");
+  }
+  auto block = conversion == ConversionEngineKind::kAttributes
+                   ? RamBlock::CreateTwoLayer(vm, id(), size())
+                   : RamBlock::CreateGuestMemfd(vm, id(), size(), conversion || bind == Bind::kOn);
+  if (block && conversion) HF_TRY_STATUS((*block)->EnableConversion(vm, *conversion));
   if (!block && block.error().os_errno() == ENOMEM) {
     return Fail(Error::FromErrno(fmt::format("cannot set up guest memory '{}'", id()), ENOMEM)
                     .WithHint("Make it smaller: it is mapped twice."));

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include <holdfast/conversion.h>
 #include <holdfast/error.h>
 #include <holdfast/numa_policy.h>
 #include <holdfast/ram_block.h>
@@ -33,6 +34,9 @@ struct AllocateOptions {
   std::function<bool(const AllocateProgress&)> progress = {};
   bool merge = true;  ///< -machine mem-merge=, where the backend does not say
   bool dump = true;   ///< -machine dump-guest-core=, likewise
+  /// How pages become private, where the machine has a confidential guest. Backends whose memory
+  /// cannot make ordinary memory all the same: it may serve something else.
+  std::optional<ConversionEngineKind> conversion = {};
 };
 
 /// The properties that all memory backends have.
@@ -81,12 +85,16 @@ class MemoryBackend : public Object {
   Status CanDelete() const override;
 
  protected:
+  /// How pages become private, if they do.
+  using Conversion = std::optional<ConversionEngineKind>;
   /// The type's own checks; the common ones have passed.
   virtual Status Check() const { return {}; }
   /// Makes the memory without a page of it.
-  virtual Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm) const = 0;
+  virtual Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm,
+                                                           Conversion conversion) const = 0;
   /// A guest_memfd for this backend: the one place that knows how.
-  Result<std::unique_ptr<RamBlock>> CreateGuestMemfd(kvm::Vm& vm, Bind bind) const;
+  Result<std::unique_ptr<RamBlock>> CreateGuestMemfd(kvm::Vm& vm, Bind bind,
+                                                     Conversion conversion) const;
 
   /// Once the memory is made, only merge and dump may still change.
   Status MayChange(const PropertyInfo& property, const PropertyValue& value) const override;
@@ -110,7 +118,8 @@ class RamBackend final : public MemoryBackend {
   const ObjectType& type() const noexcept override { return kType; }
 
  private:
-  Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm) const override;
+  Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm,
+                                                   Conversion conversion) const override;
 };
 
 /// `memory-backend-shm`: POSIX shared memory.
@@ -122,7 +131,8 @@ class ShmBackend final : public MemoryBackend {
 
  private:
   Status Check() const override;
-  Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm) const override;
+  Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm,
+                                                   Conversion conversion) const override;
 };
 
 /// `memory-backend-memfd`: a memfd or, with guest-memfd=on or auto, a guest_memfd.
@@ -143,7 +153,8 @@ class MemfdBackend final : public MemoryBackend {
 
  private:
   Status Check() const override;
-  Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm) const override;
+  Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm,
+                                                   Conversion conversion) const override;
   Result<std::unique_ptr<RamBlock>> CreateMemfd() const;
   Settings own_;
 };
@@ -167,7 +178,8 @@ class GuestMemfdBackend final : public MemoryBackend {
 
  private:
   Status Check() const override;
-  Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm) const override;
+  Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm,
+                                                   Conversion conversion) const override;
   Settings own_;
 };
 

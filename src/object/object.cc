@@ -13,7 +13,10 @@
 #include "object/json_value.h"
 #include "object/memory_backend.h"
 #include "object/rng_object.h"
+#include "object/sev_snp_guest.h"
 #include "object/suggest.h"
+#include "object/sw_protected_guest.h"
+#include "object/tdx_guest.h"
 #include "object/throttle_group.h"
 
 namespace holdfast::object {
@@ -21,10 +24,11 @@ namespace {
 
 constexpr std::array kTypes = {&IoThread::kType,     &FileBackend::kType, &GuestMemfdBackend::kType,
                                &MemfdBackend::kType, &RamBackend::kType,  &ShmBackend::kType,
-                               &ThrottleGroup::kType};
+                               &RngBuiltin::kType,   &RngRandom::kType,   &SwProtectedGuest::kType,
+                               &SevSnpGuest::kType,  &TdxGuest::kType,    &ThrottleGroup::kType};
 
 // Object types of QEMU 11 (user creatable ones) that have no counterpart here yet.
-constexpr std::array<std::string_view, 41> kQemuTypes = {
+constexpr std::array<std::string_view, 39> kQemuTypes = {
     "acpi-generic-initiator",
     "acpi-generic-port",
     "authz-list",
@@ -59,8 +63,6 @@ constexpr std::array<std::string_view, 41> kQemuTypes = {
     "secret",
     "secret_keyring",
     "sev-guest",
-    "sev-snp-guest",
-    "tdx-guest",
     "thread-context",
     "tls-cipher-suites",
     "tls-creds-anon",
@@ -182,6 +184,24 @@ Status AddPart(const Property<Object>& property, const KeyValue& entry,
   return {};
 }
 
+// A property that is an object, like an address, has its members as properties NAME.MEMBER.
+nlohmann::json Flatten(const ObjectType& type, const nlohmann::json& properties) {
+  nlohmann::json flat = nlohmann::json::object();
+  for (const auto& [key, json] : properties.items()) {
+    const std::string prefix = key + ".";
+    const bool nested =
+        json.is_object() &&
+        std::any_of(type.properties.begin(), type.properties.end(),
+                    [&](const auto& property) { return property.name.starts_with(prefix); });
+    if (!nested) {
+      flat[key] = json;
+      continue;
+    }
+    for (const auto& [member, value] : json.items()) flat[prefix + member] = value;
+  }
+  return flat;
+}
+
 }  // namespace
 
 std::span<const ObjectType* const> ObjectTypes() noexcept {
@@ -279,7 +299,7 @@ Result<Object*> ObjectStore::AddJson(const nlohmann::json& properties) {
   HF_TRY(const PropertyValue id, PropertyFromJson(kIdWord, properties[kIdWord.name]));
   HF_TRY(std::unique_ptr<Object> object,
          Make(std::get<std::string>(type_name), std::get<std::string>(id)));
-  for (const auto& [key, json] : properties.items()) {
+  for (const auto& [key, json] : Flatten(object->type(), properties).items()) {
     if (key == kTypeWord.name || key == kIdWord.name) continue;
     const Property<Object>* property = FindIn(object->type(), key);
     if (property == nullptr || property->set == nullptr) {

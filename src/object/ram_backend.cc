@@ -66,7 +66,8 @@ constexpr ObjectType ShmBackend::kType = {
     .qemu_only = kBackendQemuOnly,
 };
 
-Result<std::unique_ptr<RamBlock>> RamBackend::CreateRamBlock(kvm::Vm& /*vm*/) const {
+Result<std::unique_ptr<RamBlock>> RamBackend::CreateRamBlock(kvm::Vm& /*vm*/,
+                                                             Conversion /*conversion*/) const {
   if (size() > kLargest) return CannotSetUp(id(), ENOMEM);
   const std::uint64_t rounded = AlignUp(size(), kPageSize);
   const RamBlock::Attributes attributes{.shared = share(),
@@ -92,7 +93,8 @@ Status ShmBackend::Check() const {
               "Leave share out, or use memory-backend-ram.");
 }
 
-Result<std::unique_ptr<RamBlock>> ShmBackend::CreateRamBlock(kvm::Vm& /*vm*/) const {
+Result<std::unique_ptr<RamBlock>> ShmBackend::CreateRamBlock(kvm::Vm& /*vm*/,
+                                                             Conversion /*conversion*/) const {
   if (!IsPageAligned(size())) {
     return Fail(Errc::kInvalidArgument,
                 fmt::format("{} backing store size 0x{:x} is too small for 'size' option 0x{:x} "
