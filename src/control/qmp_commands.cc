@@ -20,6 +20,7 @@ struct Complete : Schema {
     DefineBlockCommands(*this);
     DefineStatsCommands(*this);
     DefineTraceCommands(*this);
+    DefineConversionCommands(*this);
     DefineVmGenerationIdCommand(*this);
   }
 };
