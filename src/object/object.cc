@@ -299,7 +299,8 @@ Result<Object*> ObjectStore::AddJson(const nlohmann::json& properties) {
   HF_TRY(const PropertyValue id, PropertyFromJson(kIdWord, properties[kIdWord.name]));
   HF_TRY(std::unique_ptr<Object> object,
          Make(std::get<std::string>(type_name), std::get<std::string>(id)));
-  for (const auto& [key, json] : Flatten(object->type(), properties).items()) {
+  const nlohmann::json flat = Flatten(object->type(), properties);
+  for (const auto& [key, json] : flat.items()) {
     if (key == kTypeWord.name || key == kIdWord.name) continue;
     const Property<Object>* property = FindIn(object->type(), key);
     if (property == nullptr || property->set == nullptr) {
