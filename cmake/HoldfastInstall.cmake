@@ -98,7 +98,7 @@ set(CPACK_DEBIAN_RUNTIME_PACKAGE_SHLIBDEPS ON)
 # Loaded when the first user network is made, so that no program shows it.
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_RECOMMENDS "libslirp0 (>= 4.7.0)")
 # Reads disk images that are not raw.
-set(CPACK_DEBIAN_RUNTIME_PACKAGE_SUGGESTS "qemu-system-common")
+set(CPACK_DEBIAN_RUNTIME_PACKAGE_SUGGESTS "qemu-system-common, qemu-utils")
 set(CPACK_COMPONENT_RUNTIME_DESCRIPTION "virtual machine monitor with guest RAM in guest_memfd
 Holdfast runs Linux guests on KVM. All of a guest's RAM lies in a guest_memfd,
 and the command line is that of qemu-system-x86_64 for the options it has.

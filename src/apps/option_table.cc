@@ -27,6 +27,10 @@ Status Daemonize(Options& options, std::string_view) {
   options.daemonize = true;
   return {};
 }
+Status ParseSnapshot(Options& options, std::string_view) {
+  options.snapshot = true;
+  return {};
+}
 Status MemPrealloc(Options& options, std::string_view) {
   options.mem_prealloc = true;
   return {};
@@ -213,7 +217,8 @@ constexpr OptionSpec kTable[] = {
      {},
      "[file=file][,if=type][,index=i][,media=d][,format=f][,id=name][,cache=c][,aio=a][,readonly="
      "on|"
-     "off][,discard=d][,detect-zeroes=z][,rerror=e][,werror=e][,throttling.option=value]",
+     "off][,discard=d][,snapshot=on|off][,detect-zeroes=z][,rerror=e][,werror=e][,throttling."
+     "option=value]",
      kDevices,
      "makes a drive of a raw image or block device, and a disk in the guest: with if=virtio a "
      "virtio-blk-pci, with if=ide (the default) or if=scsi a scsi-hd or scsi-cd on a "
@@ -221,15 +226,24 @@ constexpr OptionSpec kTable[] = {
      "of its own; if=none leaves it to "
      "-device\ncache=none|writeback|writethrough|unsafe|directsync "
      "and aio=io_uring|native|threads say how the host reads and writes it (native is io_uring); "
-     "discard=unmap gives freed room back",
+     "discard=unmap gives freed room back; snapshot=on is -snapshot for this drive",
      ParseDrive},
+    {"snapshot",
+     {},
+     "",
+     kDevices,
+     "forgets in the end what the guest wrote to drives that do not say snapshot=off. Their "
+     "changes "
+     "are kept in temporary images in the folder of the environment variable TMPDIR, or /var/tmp",
+     ParseSnapshot},
     {"blockdev",
      {},
      "[driver=]driver[,node-name=name][,read-only=on|off][,cache.direct=on|off][,discard=ignore|"
      "unmap][,driver specific parameters...]",
      kDevices,
      "makes a block node for -device virtio-blk-pci,drive=name: file and host_device with "
-     "filename=, raw with file=, null-co with size=; also as JSON",
+     "filename=, raw with file=, null-co with size=, and qcow2 and other formats with file= and "
+     "backing=, which qemu-storage-daemon reads; also as JSON",
      ParseBlockdev},
     {"hda",
      {},

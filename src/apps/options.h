@@ -82,6 +82,7 @@ struct Options {
   // Disks, in the order of the command line.
   std::vector<BlockdevRequest> blockdevs;
   std::vector<DriveRequest> drives;
+  bool snapshot = false;  ///< -snapshot: for drives that do not say
 
   // The monitors' clients.
   std::vector<ChardevRequest> chardevs;

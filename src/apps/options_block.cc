@@ -77,7 +77,7 @@ Status AddDevice(Options& options, std::string_view model_name, object::KeyValue
 // a Linux guest calls them sda and sr0, as it does QEMU's.
 Status AddDeviceOf(Options& options, const DriveRequest& drive, bool& has_adapter) {
   // An image that another program reads is a virtio disk, wherever it was to be.
-  if (drive.interface == DriveInterface::kVirtio || !drive.image_format.empty()) {
+  if (drive.interface == DriveInterface::kVirtio || drive.served()) {
     return AddDevice(options, "virtio-blk-pci", {{.key = "drive", .value = drive.id}});
   }
   constexpr std::string_view kAdapter = "scsi.0";  // the name of an adapter without id
@@ -126,6 +126,12 @@ Status ParseCdrom(Options& options, std::string_view argument) {
 
 Status FinishBlock(Options& options) {
   for (DriveRequest& drive : options.drives) {
+    // What is only read has nothing to forget.
+    const bool written = drive.node && !drive.node->read_only.value_or(false);
+    if (!drive.snapshot) drive.snapshot = options.snapshot && written;
+    if (Status good = CheckServed(drive); !good) {
+      return Fail(std::move(good).error().Wrap(drive.option));
+    }
     if (Status placed = TakePlace(options, drive); !placed) {
       return Fail(std::move(placed).error().Wrap(drive.option));
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/options_block.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -86,6 +87,41 @@ TEST(OptionsBlock, LeavesImagesToTheStorageDaemon) {
   EXPECT_EQ(ReadDrive("file=x")->image_format, "");
 }
 
+TEST(OptionsBlock, SnapshotIsForDrivesThatAreWrittenAndDoNotSayOtherwise) {
+  const struct {
+    const char* words;
+    bool global;
+    bool snapshot;
+  } kCases[] = {
+      {"file=x,format=raw,if=virtio", false, false},
+      {"file=x,format=raw,if=virtio", true, true},
+      {"file=x,format=qcow2,if=virtio", true, true},
+      {"file=x,format=raw,snapshot=on", false, true},
+      {"file=x,format=raw,snapshot=off", true, false},
+      {"file=x,format=raw,readonly=on", true, false},
+      {"file=x,format=raw,readonly=on,snapshot=on", false, false},
+      {"file=x,format=raw,media=cdrom", true, false},
+      {"if=none", true, false},
+  };
+  for (const auto& c : kCases) {
+    SCOPED_TRACE(fmt::format("{} {}", c.words, c.global));
+    std::vector<const char*> words = {"-drive", c.words};
+    if (c.global) words.insert(words.begin(), "-snapshot");
+    const auto options = Parse(words);
+    ASSERT_TRUE(options) << options.error().ToString();
+    EXPECT_EQ(options->drives[0].snapshot, c.snapshot);
+    EXPECT_EQ(options->drives[0].served(),
+              c.snapshot || options->drives[0].image_format == "qcow2");
+  }
+  const auto disk = Parse({"-snapshot", "-hda", "x"});
+  ASSERT_TRUE(disk) << disk.error().ToString();
+  EXPECT_EQ(disk->machine.devices[0].model->name, "virtio-blk-pci") << "the daemon has no others";
+  const auto limited = Parse({"-drive", "file=x,format=raw,bps=1", "-snapshot"});
+  ASSERT_FALSE(limited);
+  EXPECT_THAT(limited.error().message(),
+              HasSubstr("-drive file=x,format=raw,bps=1: snapshot=on needs qemu-storage-daemon"));
+}
+
 TEST(OptionsBlock, SaysWhatIsWrongWithADrive) {
   const struct {
     const char* words;
@@ -101,7 +137,9 @@ TEST(OptionsBlock, SaysWhatIsWrongWithADrive) {
       {"file=x,if=usb", "Parameter 'if' does not accept value 'usb'"},
       {"file=x,cache=fast", "Parameter 'cache' does not accept value 'fast'"},
       {"file=x,aio=native", "aio=native was specified, but it requires cache.direct=on"},
-      {"file=x,snapshot=on", "snapshot=on needs copy-on-write images"},
+      {"file=x,snapshot=on,if=scsi", "snapshot=on needs qemu-storage-daemon, where there are only"},
+      {"file=x,snapshot=on,bps=1", "limits, rerror= and werror= have no effect"},
+      {"file=x,snapshot=maybe", "Parameter 'snapshot' expects 'on' or 'off'"},
       {"file=x,rerror=enospc", "'enospc' invalid read error action"},
       {"file=x,serial=1", "does not support the option 'serial'"},
       {"file=x,index=1,bus=0", "index cannot be used with bus and unit"},

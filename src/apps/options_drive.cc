@@ -6,7 +6,6 @@
 #include <array>
 
 #include "apps/options_block.h"
-#include "devices/block/storage_daemon.h"
 #include "object/property.h"
 
 namespace holdfast::apps {
@@ -36,7 +35,6 @@ struct Words : DriveRequest {
   bool has_cache = false;
   std::optional<bool> cache_direct;
   std::optional<bool> cache_no_flush;
-  bool snapshot = false;
   bool copy_on_read = false;
   std::uint64_t read_action = 0;
   std::uint64_t write_action = kEnospcAction;
@@ -127,7 +125,11 @@ constexpr Property<Words> kProperties[] = {
      object::SetField<&Words::read_action>},
     {Choice("werror", kActions, "what becomes of failed writes"),
      object::SetField<&Words::write_action>},
-    {Switch("snapshot", "off: changes stay"), object::SetField<&Words::snapshot>},
+    {Switch("snapshot", "forgets in the end what the guest wrote"),
+     [](Words& words, const PropertyValue& value) -> Status {
+       words.snapshot = std::get<bool>(value);
+       return {};
+     }},
     {Switch("copy-on-read", "off"), object::SetField<&Words::copy_on_read>},
     {Text("throttling.group", "drives of one group share its limits"),
      SetOwn<&DriveRequest::throttle_group>},
@@ -214,24 +216,11 @@ Status CheckFormat(const Words& words) {
                 "Holdfast accepts here: raw, and by qemu-storage-daemon qcow2, qcow, vmdk, vdi, "
                 "vhdx, vpc, qed, parallels.");
   }
-  // What the monitor does to requests it cannot do to those that do not come past it.
-  const bool has_policy = words.read_action != 0 || words.write_action != kEnospcAction ||
-                          words.limits.any() || !words.throttle_group.empty();
-  const bool virtio_disk = words.media == 0 && words.interface != DriveInterface::kScsi;
-  if (!has_policy && virtio_disk) return {};
-  return Fail(Errc::kUnsupported,
-              fmt::format("format={} is read by qemu-storage-daemon, where {}", words.format,
-                          !virtio_disk ? "there are only virtio disks"
-                                       : "limits, rerror= and werror= have no effect"),
-              "Leave them out, or convert the image with qemu-img convert -O raw.");
+  return {};
 }
 
 Status CheckWords(const Words& words) {
   HF_TRY_STATUS(CheckFormat(words));
-  if (words.snapshot) {
-    return Fail(Errc::kUnsupported, "snapshot=on needs copy-on-write images",
-                "Leave it out and work on a copy of the image.");
-  }
   if (words.copy_on_read) {
     return Fail(Errc::kUnsupported, "copy-on-read=on needs images with a backing file",
                 "Leave it out.");
@@ -281,6 +270,25 @@ Status SetOne(Words& words, const KeyValue& entry) {
 
 }  // namespace
 
+Status CheckServed(const DriveRequest& drive) {
+  if (!drive.served()) return {};
+  // What the monitor does to requests it cannot do to those that do not come past it.
+  const bool has_policy = drive.read_error != OnError::kReport ||
+                          drive.write_error != OnError::kEnospc || drive.limits.any() ||
+                          !drive.throttle_group.empty();
+  const bool virtio_disk = !drive.cdrom && drive.interface != DriveInterface::kScsi;
+  if (!has_policy && virtio_disk) return {};
+  return Fail(Errc::kUnsupported,
+              fmt::format("{} needs qemu-storage-daemon, where {}",
+                          drive.image_format.empty() ? "snapshot=on"
+                                                     : fmt::format("format={}", drive.image_format),
+                          !virtio_disk ? "there are only virtio disks"
+                                       : "limits, rerror= and werror= have no effect"),
+              drive.image_format.empty()
+                  ? "Leave them out, or work on a copy of the image."
+                  : "Leave them out, or convert the image with qemu-img convert -O raw.");
+}
+
 Result<DriveRequest> ReadDrive(std::string_view argument) {
   HF_TRY(const object::KeyValues values, object::ParseKeyValues(argument));
   Words words;
@@ -305,8 +313,11 @@ Result<DriveRequest> ReadDrive(std::string_view argument) {
     }
     words.node = words.file;
     if (devices::block::IsImageFormat(words.format)) words.image_format = words.format;
+    // There is nothing to forget.
+    if (words.file.read_only.value_or(false)) words.snapshot = false;
   }
   DriveRequest request = std::move(words);
+  HF_TRY_STATUS(CheckServed(request));
   return request;
 }
 

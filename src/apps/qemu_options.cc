@@ -58,7 +58,6 @@ constexpr std::string_view kQemuOnly[] = {
     "semihosting-config",
     "set",
     "shim",
-    "snapshot",
     "spice",
     "tpmdev",
     "usb",

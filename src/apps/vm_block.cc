@@ -2,6 +2,7 @@
 // The part of VirtualMachine that makes disks.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <grp.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 
 #include <holdfast/unique_fd.h>
 
+#include "apps/run_with.h"
 #include "apps/vm_builder.h"
 #include "base/log.h"
 #include "object/throttle_group.h"
@@ -21,6 +23,8 @@ namespace {
 
 using devices::block::BlockDevice;
 using devices::block::Drive;
+using devices::block::NodeDriver;
+using devices::block::NodeOptions;
 
 constexpr unsigned kMostImageQueues = 16;
 
@@ -70,6 +74,34 @@ Status CheckFormat(const DriveRequest& drive) {
   return {};
 }
 
+// The image as the storage daemon is told of it: a format, and below it the file.
+NodeOptions ServedNode(const DriveRequest& drive) {
+  NodeOptions image = *drive.node;
+  image.driver = NodeDriver::kRaw;
+  if (!drive.image_format.empty()) {
+    image.driver = NodeDriver::kImage;
+    image.format = drive.image_format;
+  }
+  image.filename.clear();
+  image.own_child = std::make_shared<NodeOptions>(*drive.node);
+  return image;
+}
+
+// Images are read by the user that this process is about to become.
+Result<devices::block::ProgramUser> ImageUser(const std::string& name) {
+  HF_TRY(const UserIds user, ResolveUser(name));
+  devices::block::ProgramUser made{.uid = user.uid, .gid = user.gid, .groups = {user.gid}};
+  if (user.name.empty()) return made;
+  int count = 0;
+  ::getgrouplist(user.name.c_str(), user.gid, nullptr, &count);
+  made.groups.resize(static_cast<std::size_t>(std::max(count, 1)));
+  if (::getgrouplist(user.name.c_str(), user.gid, made.groups.data(), &count) < 0) {
+    return Fail(Errc::kSystem, fmt::format("cannot tell the groups of the user '{}'", name));
+  }
+  made.groups.resize(static_cast<std::size_t>(count));
+  return made;
+}
+
 }  // namespace
 
 Status VirtualMachine::BuildBlock() {
@@ -77,9 +109,15 @@ Status VirtualMachine::BuildBlock() {
       {.emit = [this](std::string_view event,
                       const nlohmann::json& data) { qmp_->Emit(event, data); },
        .stop_for_io_error = [this] { machine_->Pause(machine::RunState::kIoError); }});
+  devices::block::BlockGraph::ImageSettings images{
+      .queues = std::min(options_.machine.smp.cpus, kMostImageQueues), .user = {}};
+  if (!options_.run_with.user.empty()) {
+    HF_TRY(images.user, ImageUser(options_.run_with.user));
+  }
+  block_graph_.set_image_settings(std::move(images));
   for (const BlockdevRequest& blockdev : options_.blockdevs) {
-    if (auto node = block_graph_.AddNode(blockdev.node); !node) {
-      return Fail(std::move(node).error().Wrap(blockdev.option));
+    if (Status made = block_graph_.AddBlockdev(blockdev.node); !made) {
+      return Fail(std::move(made).error().Wrap(blockdev.option));
     }
   }
   for (const DriveRequest& drive : options_.drives) {
@@ -87,27 +125,15 @@ Status VirtualMachine::BuildBlock() {
       return Fail(std::move(made).error().Wrap(drive.option));
     }
   }
-  device_backends_.image = [this](std::string_view id) {
-    const auto found = images_.find(id);
-    return found == images_.end() ? nullptr : found->second.get();
-  };
+  device_backends_.image = [this](std::string_view id) { return block_graph_.FindImage(id); };
   device_backends_.drive = [this](std::string_view id) { return block_graph_.Find(id); };
   return {};
 }
 
 Status VirtualMachine::BuildDrive(const DriveRequest& request) {
-  if (!request.image_format.empty()) {
-    devices::block::StorageDaemon::Config config{
-        .node = *request.node,
-        .format = request.image_format,
-        .queues = std::min(options_.machine.smp.cpus, kMostImageQueues)};
-    auto image = std::make_unique<devices::block::StorageDaemon>(std::move(config));
-    if (block_graph_.Lookup(request.id) != nullptr ||
-        !images_.emplace(request.id, std::move(image)).second) {
-      return Fail(Errc::kInvalidArgument,
-                  fmt::format("Device with id '{}' already exists", request.id),
-                  "Give each -drive its own id.");
-    }
+  if (request.served()) {
+    if (request.image_format.empty()) HF_TRY_STATUS(CheckFormat(request));
+    HF_TRY_STATUS(block_graph_.AddImage(request.id, ServedNode(request), *request.snapshot));
     return {};
   }
   BlockDevice* medium = nullptr;

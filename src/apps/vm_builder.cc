@@ -201,7 +201,7 @@ Status VirtualMachine::Start() {
   // By now the process is confined, and may perhaps start no programs any more.
   const bool confined = options_.sandbox.enabled && !options_.sandbox.spawn;
   if (confined || !options_.run_with.chroot.empty()) {
-    for (const auto& [id, image] : images_) image->Freeze();
+    block_graph_.FreezeImages();
   }
   return options_.machine.start_paused ? Status{} : machine_->Resume();
 }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,7 +18,6 @@
 #include "control/monitor.h"
 #include "control/qmp_server.h"
 #include "devices/block/block_graph.h"
-#include "devices/block/storage_daemon.h"
 #include "devices/chardev.h"
 #include "devices/console_mux.h"
 #include "devices/device_model.h"

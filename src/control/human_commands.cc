@@ -51,7 +51,8 @@ std::span<const HumanCommands::Command> HumanCommands::InfoCommands() noexcept {
   using H = HumanCommands;
   static constexpr Command kCommands[] = {
       {"balloon", "", "", "show how much memory the balloon leaves the guest", &H::InfoBalloon},
-      {"block", "", "[device]", "show the drives", &H::InfoBlock},
+      {"block", "", "[-n] [-v] [device]", "show the drives (-n: the nodes, -v: more)",
+       &H::InfoBlock},
       {"blockstats", "", "", "show what was read and written", &H::InfoBlockstats},
       {"chardev", "", "", "show the character devices", &H::InfoChardev},
       {"cpus", "", "", "show the vCPUs and their threads", &H::InfoCpus},
@@ -68,6 +69,7 @@ std::span<const HumanCommands::Command> HumanCommands::InfoCommands() noexcept {
       {"ramblock", "", "", "show the RAM blocks", &H::InfoRamblock},
       {"registers", "", "[-a|vcpu]", "show the registers of vCPU 0, of one, or of all",
        &H::InfoRegisters},
+      {"sev", "", "", "show the guest's memory encryption by AMD SEV", &H::InfoSev},
       {"status", "", "", "show whether the guest runs", &H::InfoStatus},
       {"trace-events", "", "[name]", "show the trace events and whether they are on",
        &H::InfoTraceEvents},

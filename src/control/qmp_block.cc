@@ -10,6 +10,7 @@
 
 #include "control/qmp_commands.h"
 #include "devices/block/block_graph.h"
+#include "devices/block/storage_daemon.h"
 #include "object/iothread.h"
 #include "object/object.h"
 
@@ -23,6 +24,10 @@ using devices::block::DriveStats;
 using devices::block::NodeInfo;
 using object::ThrottleKind;
 
+constexpr std::array<std::string_view, 3> kDetectWords = {"off", "on", "unmap"};
+constexpr std::array<std::string_view, object::kThrottleKinds> kLimitWords = {
+    "bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"};
+
 Json DescribeImage(const BlockDevice& device, const NodeInfo& info) {
   Json image = {
       {"filename", info.filename}, {"format", info.driver}, {"virtual-size", device.size()}};
@@ -34,15 +39,13 @@ Json DescribeImage(const BlockDevice& device, const NodeInfo& info) {
 }
 
 void AddLimits(Json& json, const Drive& drive) {
-  static constexpr std::array<std::string_view, object::kThrottleKinds> kNames = {
-      "bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"};
   const object::ThrottleLimits limits = drive.throttle()->limits();
-  for (std::size_t i = 0; i < kNames.size(); ++i) {
+  for (std::size_t i = 0; i < kLimitWords.size(); ++i) {
     const object::ThrottleLimit& limit = limits.limits[i];
-    json[kNames[i]] = limit.average;
+    json[kLimitWords[i]] = limit.average;
     if (limit.maximum == 0) continue;
-    json[fmt::format("{}_max", kNames[i])] = limit.maximum;
-    json[fmt::format("{}_max_length", kNames[i])] = limit.burst_seconds;
+    json[fmt::format("{}_max", kLimitWords[i])] = limit.maximum;
+    json[fmt::format("{}_max_length", kLimitWords[i])] = limit.burst_seconds;
   }
   if (limits.iops_size != 0) json["iops_size"] = limits.iops_size;
   if (!limits.any()) return;
@@ -51,7 +54,6 @@ void AddLimits(Json& json, const Drive& drive) {
 
 // A node, as the drive `drive` sees it; null: as nobody does.
 Json DescribeNode(const BlockGraph& graph, const BlockDevice& device, const Drive* drive) {
-  static constexpr std::array<std::string_view, 3> kDetect = {"off", "on", "unmap"};
   NodeInfo info = device.info();
   const BlockGraph::Node* const node = graph.NodeOf(&device);
   // -drive file= has no node of the format's own: what it shows is raw.
@@ -63,7 +65,7 @@ Json DescribeNode(const BlockGraph& graph, const BlockDevice& device, const Driv
                {"backing_file_depth", 0},
                {"encrypted", false},
                {"detect_zeroes",
-                kDetect[static_cast<std::size_t>(
+                kDetectWords[static_cast<std::size_t>(
                     drive != nullptr ? drive->detect_zeroes : devices::block::DetectZeroes::kOff)]},
                {"image", DescribeImage(device, info)},
                {"cache",
@@ -74,11 +76,40 @@ Json DescribeNode(const BlockGraph& graph, const BlockDevice& device, const Driv
   if (drive != nullptr) {
     AddLimits(json, *drive);
   } else {
-    for (const std::string_view name : {"bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"}) {
-      json[name] = 0;
-    }
+    for (const std::string_view name : kLimitWords) json[name] = 0;
   }
   return json;
+}
+
+// An image that qemu-storage-daemon serves, as far as this process knows it.
+Json DescribeServed(const BlockGraph::Image& image) {
+  const devices::block::StorageDaemon& daemon = *image.daemon;
+  const devices::block::StorageDaemon::Plugged plugged = daemon.plugged();
+  const devices::block::NodeOptions& node = daemon.config().node;
+  Json inserted = {
+      {"file", daemon.filename()},
+      {"ro", daemon.readonly()},
+      {"drv", daemon.config().snapshot ? "qcow2" : daemon.format()},
+      {"backing_file_depth", daemon.config().snapshot ? 1 : 0},
+      {"encrypted", false},
+      {"detect_zeroes", kDetectWords[static_cast<std::size_t>(node.detect_zeroes)]},
+      {"image",
+       {{"filename", daemon.filename()},
+        {"format", daemon.format()},
+        {"virtual-size", plugged.size}}},
+      {"cache", {{"writeback", true}, {"direct", node.direct}, {"no-flush", node.no_flush}}},
+      {"write_threshold", 0}};
+  if (image.node) inserted["node-name"] = image.id;
+  if (daemon.config().snapshot) inserted["backing_file"] = daemon.filename();
+  for (const std::string_view name : kLimitWords) inserted[name] = 0;
+  Json info = {{"device", image.node ? std::string() : image.id},
+               {"type", "unknown"},
+               {"removable", false},
+               {"locked", false},
+               {"inserted", std::move(inserted)}};
+  if (!plugged.device.empty()) info["qdev"] = plugged.device;
+  if (daemon.used()) info["io-status"] = "ok";
+  return info;
 }
 
 QmpResult QueryBlock(VmContext& vm, const Json&) {
@@ -97,6 +128,9 @@ QmpResult QueryBlock(VmContext& vm, const Json&) {
       info["inserted"] = DescribeNode(*vm.block, *drive->medium(), drive.get());
     }
     list.push_back(std::move(info));
+  }
+  for (const auto& image : vm.block->images()) {
+    if (!image->node || image->daemon->used()) list.push_back(DescribeServed(*image));
   }
   return list;
 }

@@ -47,7 +47,7 @@ QmpResult BlockdevAdd(VmContext& vm, const Json& arguments) {
   if (node.node_name.empty()) {
     return QmpFail("'node-name' must be specified for the root node");
   }
-  HF_QMP_TRY([[maybe_unused]] BlockDevice * made, vm.block->AddNode(node));
+  HF_QMP_TRY_STATUS(vm.block->AddBlockdev(node));
   return Json::object();
 }
 
@@ -138,7 +138,8 @@ QmpResult ChangeMedium(VmContext& vm, const Json& arguments) {
 }
 
 void DefineBlockdevAdd(Schema& schema) {
-  schema.Enum("BlockdevDriver", {"file", "host_device", "null-co", "raw"});
+  schema.Enum("BlockdevDriver", {"file", "host_device", "null-co", "raw", "qcow2", "qcow", "vmdk",
+                                 "vdi", "vhdx", "vpc", "qed", "parallels"});
   schema.Enum("BlockdevDiscardOptions", {"ignore", "unmap"});
   schema.Enum("BlockdevAioOptions", {"threads", "native", "io_uring"});
   schema.Struct("BlockdevCacheOptions", {{"direct?", "bool"}, {"no-flush?", "bool"}});
@@ -150,6 +151,10 @@ void DefineBlockdevAdd(Schema& schema) {
   schema.Alternate("BlockdevRef", {"BlockdevOptions", "str"});
   schema.Struct("BlockdevOptionsRaw",
                 {{"file", "BlockdevRef"}, {"offset?", "int"}, {"size?", "int"}});
+  schema.Alternate("BlockdevRefOrNull", {"BlockdevOptions", "str", "null"});
+  schema.Struct("BlockdevOptionsImage", {{"file", "BlockdevRef"}});
+  schema.Struct("BlockdevOptionsLayer",
+                {{"file", "BlockdevRef"}, {"backing?", "BlockdevRefOrNull"}});
   schema.Union("BlockdevOptions",
                {{"driver", "BlockdevDriver"},
                 {"node-name?", "str"},
@@ -163,7 +168,15 @@ void DefineBlockdevAdd(Schema& schema) {
                {{"file", "BlockdevOptionsFile"},
                 {"host_device", "BlockdevOptionsFile"},
                 {"null-co", "BlockdevOptionsNull"},
-                {"raw", "BlockdevOptionsRaw"}});
+                {"raw", "BlockdevOptionsRaw"},
+                {"qcow2", "BlockdevOptionsLayer"},
+                {"qcow", "BlockdevOptionsLayer"},
+                {"vmdk", "BlockdevOptionsLayer"},
+                {"qed", "BlockdevOptionsLayer"},
+                {"vdi", "BlockdevOptionsImage"},
+                {"vhdx", "BlockdevOptionsImage"},
+                {"vpc", "BlockdevOptionsImage"},
+                {"parallels", "BlockdevOptionsImage"}});
   schema.AddCommand("blockdev-add", {.arguments = "BlockdevOptions", .run = BlockdevAdd});
   schema.Struct("BlockdevDelArguments", {{"node-name", "str"}});
   schema.AddCommand("blockdev-del", {.arguments = "BlockdevDelArguments", .run = BlockdevDel});

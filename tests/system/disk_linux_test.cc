@@ -95,6 +95,29 @@ TEST_F(LinuxDisk, BlkDiscards) {
   EXPECT_TRUE(all.compare(2 * kPart, kPart, pattern, 2 * kPart, kPart) == 0);
 }
 
+// Two guests after each other, on the same image: what the first one writes, the second one does
+// not see, nor does the file. In the sandbox, where nothing can be deleted or started any more.
+TEST_F(LinuxDisk, WithASnapshotNothingIsKept) {
+  constexpr std::string_view kScript =
+      "dd if=/dev/vda bs=64k count=32 | md5sum >/tmp/before\n"
+      "dd if=/dev/zero bs=64k count=32 | md5sum >/tmp/zero\n"
+      "cmp /tmp/before /tmp/zero || echo hf: old=yes\n"
+      "dd if=/dev/zero of=/dev/vda bs=64k count=64 oflag=direct conv=notrunc,fsync &&\n"
+      "dd if=/dev/vda bs=64k count=32 iflag=direct | md5sum | cmp - /tmp/zero && echo hf: "
+      "new=yes\n";
+  const std::string path = HalfDisk("disk");
+  const std::string before = ReadAll(path);
+  const std::string drive = fmt::format("file={},if=virtio,format=raw", path);
+  for (const Arguments& how :
+       {Arguments{"-snapshot", "-drive", drive}, Arguments{"-drive", drive + ",snapshot=on"}}) {
+    MonitorProcess monitor(Guest(kScript) + how + Arguments{"-sandbox", "on"});
+    EXPECT_ENDS(monitor, 0);
+    EXPECT_EQ(ValueOf(monitor, "old"), "yes") << monitor.Describe();
+    EXPECT_EQ(ValueOf(monitor, "new"), "yes") << monitor.Describe();
+    EXPECT_TRUE(ReadAll(path) == before) << "the image has changed";
+  }
+}
+
 TEST_F(LinuxDisk, ScsiHdReadsAndWritesAndScsiCdIsRead) {
   constexpr std::string_view kScript =
       "i=0; until [ -b /dev/sda ] && [ -b /dev/sr0 ] || [ $i = 100 ]; do i=$((i+1)); usleep 100000;"

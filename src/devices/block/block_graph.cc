@@ -13,6 +13,7 @@
 #include "devices/block/file_device.h"
 #include "devices/block/null_device.h"
 #include "devices/block/raw_device.h"
+#include "devices/block/storage_daemon.h"
 
 namespace holdfast::devices::block {
 namespace {
@@ -43,6 +44,7 @@ BlockGraph::BlockGraph(EventLoop& loop)
 
 BlockGraph::~BlockGraph() {
   shared_->graph = nullptr;
+  images_.clear();
   drives_.clear();
   while (!nodes_.empty()) nodes_.pop_back();
 }
@@ -58,7 +60,7 @@ void BlockGraph::MachineRuns() {
 }
 
 Status BlockGraph::CheckName(std::string_view name) const {
-  if (FindNode(name) != nullptr) {
+  if (FindNode(name) != nullptr || ImageOf(name) != nullptr) {
     return Fail(Errc::kInvalidArgument, fmt::format("Duplicate nodes with node-name='{}'", name),
                 "Give each node its own name.");
   }
@@ -104,6 +106,10 @@ Result<std::unique_ptr<BlockDevice>> BlockGraph::Open(const NodeOptions& options
       return Made(std::make_unique<NullDevice>(options.node_name, options.size.value_or(kNullSize),
                                                options.read_zeroes,
                                                options.read_only.value_or(false)));
+    case NodeDriver::kImage:
+      return Fail(Errc::kUnsupported,
+                  fmt::format("format={} cannot be below another node", options.format),
+                  "qemu-storage-daemon reads it: only virtio-blk-pci can use it.");
     case NodeDriver::kRaw:
       break;
   }
@@ -133,7 +139,8 @@ Result<std::unique_ptr<BlockDevice>> BlockGraph::Open(const NodeOptions& options
 
 bool BlockGraph::InUse(const Node& node) const noexcept {
   const std::string& name = node.device->id();
-  return std::any_of(drives_.begin(), drives_.end(),
+  return UsedByImage(name) ||
+         std::any_of(drives_.begin(), drives_.end(),
                      [&](const auto& drive) {
                        return drive->medium() == node.device.get() &&
                               (drive->user() != nullptr || !drive->id().empty());
@@ -145,6 +152,7 @@ bool BlockGraph::InUse(const Node& node) const noexcept {
 }
 
 Status BlockGraph::RemoveNode(std::string_view name) {
+  if (ImageOf(name) != nullptr) return RemoveImage(name);
   const auto found = std::find_if(nodes_.begin(), nodes_.end(),
                                   [&](const auto& node) { return node->device->id() == name; });
   if (found == nodes_.end()) {
@@ -193,7 +201,7 @@ const BlockGraph::Node* BlockGraph::NodeOf(const BlockDevice* device) const noex
 Result<Drive*> BlockGraph::AddDrive(std::string id, BlockDevice* medium) {
   if (!id.empty()) {
     const auto same = [&](const auto& drive) { return drive->id() == id; };
-    if (std::any_of(drives_.begin(), drives_.end(), same)) {
+    if (std::any_of(drives_.begin(), drives_.end(), same) || ImageOf(id) != nullptr) {
       return Fail(Errc::kInvalidArgument, fmt::format("Device with id '{}' already exists", id),
                   "Give each -drive its own id.");
     }

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "devices/block/drive.h"
+#include "devices/block/image_program.h"
 #include "devices/block/node_options.h"
 
 namespace holdfast {
@@ -20,8 +22,10 @@ class EventLoop;
 
 namespace holdfast::devices::block {
 
+class StorageDaemon;
+
 /// All disks of a virtual machine on the host's side: nodes (what holds the data), by node name,
-/// and drives (what devices plug into), by id.
+/// drives (what devices plug into), by id, and images that another program reads, by either.
 ///
 /// Thread-safety: the main thread.
 class BlockGraph {
@@ -47,6 +51,9 @@ class BlockGraph {
   Status RemoveNode(std::string_view name);
   BlockDevice* FindNode(std::string_view name) const noexcept;
 
+  /// What `-blockdev` and blockdev-add make: a node, or an image.
+  Status AddBlockdev(const NodeOptions& options);
+
   /// Makes a drive; `medium`, a node or null, is its own from then on.
   Result<Drive*> AddDrive(std::string id, BlockDevice* medium);
   /// The drive of this id, or one for the node of this name; null: there is neither.
@@ -66,7 +73,34 @@ class BlockGraph {
   /// Forgets a medium that no drive has any more, if -drive or a command made it.
   void DropMedium(BlockDevice* medium);
 
+  // Images, block_graph_images.cc.
+
+  /// How images are served that are added from now on.
+  struct ImageSettings {
+    unsigned queues = 1;
+    std::optional<ProgramUser> user;  ///< who reads them; empty: as this process
+  };
+  void set_image_settings(ImageSettings settings);
+  /// Makes an image that qemu-storage-daemon serves; `options` may name nodes there are.
+  /// @param snapshot  what the guest writes is forgotten in the end
+  Result<StorageDaemon*> AddImage(std::string id, const NodeOptions& options, bool snapshot);
+  StorageDaemon* FindImage(std::string_view id) const noexcept;
+  /// From now on this process starts no programs.
+  void FreezeImages() noexcept;
+  struct Image {
+    std::string id;  ///< a drive's or a node's
+    bool node = false;
+    std::vector<std::string> children;  ///< nodes it uses by their names
+    std::unique_ptr<StorageDaemon> daemon;
+  };
+  const std::vector<std::unique_ptr<Image>>& images() const noexcept { return images_; }
+
  private:
+  Result<NodeOptions> Describe(const NodeOptions& options, std::vector<std::string>& names) const;
+  Result<NodeOptions> DescribeNamed(std::string_view name, std::vector<std::string>& names) const;
+  const Image* ImageOf(std::string_view id) const noexcept;
+  bool UsedByImage(std::string_view node) const noexcept;
+  Status RemoveImage(std::string_view name);
   Result<std::unique_ptr<BlockDevice>> Open(const NodeOptions& options,
                                             std::vector<std::string>& children);
   Status CheckName(std::string_view name) const;
@@ -81,6 +115,9 @@ class BlockGraph {
   unsigned next_name_ = 1;
   std::vector<std::unique_ptr<Node>> nodes_;  // children before their parents
   std::vector<std::unique_ptr<Drive>> drives_;
+  ImageSettings image_settings_;
+  bool images_frozen_ = false;
+  std::vector<std::unique_ptr<Image>> images_;
 };
 
 }  // namespace holdfast::devices::block

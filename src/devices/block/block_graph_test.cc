@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <nlohmann/json.hpp>
 
+#include "devices/block/storage_daemon.h"
 #include "devices/block/test_support.h"
 
 namespace holdfast::devices::block {
@@ -36,6 +37,72 @@ TEST_F(BlockGraphTest, ShowsAPartOfANode) {
   const std::array<iovec, 1> pieces = {buffer.piece(0, 512)};
   EXPECT_EQ(DoIo(*loop_, *submitter, Operation::kWrite, 512, pieces), 0);
   EXPECT_EQ(image.Contents().find('b'), 1536U);
+}
+
+TEST_F(BlockGraphTest, ImagesAreToldWhatTheNodesBelowThemAre) {
+  const TestImage image(8192, 'a');
+  const auto add = [&](const std::string& text) {
+    return graph_.AddBlockdev(*ParseNodeOptions(*object::ParseKeyValues(text, "driver")));
+  };
+  ASSERT_TRUE(add("file,node-name=f,filename=" + image.path()));
+  ASSERT_TRUE(add("raw,node-name=r,file=f,offset=512"));
+  ASSERT_TRUE(add("qcow2,node-name=base,file=r,read-only=on"));
+  ASSERT_TRUE(add("qcow2,node-name=top,file.driver=file,file.filename=/top,backing=base"));
+  const StorageDaemon* const base = graph_.FindImage("base");
+  ASSERT_NE(base, nullptr);
+  EXPECT_EQ(base->filename(), image.path());
+  EXPECT_EQ(base->format(), "qcow2");
+  EXPECT_TRUE(base->readonly());
+  EXPECT_EQ(base->config().node.own_child->offset, 512U);
+  const StorageDaemon* const top = graph_.FindImage("top");
+  ASSERT_NE(top, nullptr);
+  ASSERT_NE(top->config().node.own_backing, nullptr);
+  EXPECT_EQ(FileOf(*top->config().node.own_backing).filename, image.path());
+
+  const struct {
+    const char* text;
+    const char* error;
+  } kCases[] = {
+      {"qcow2,node-name=top,file=f", "Duplicate nodes with node-name='top'"},
+      {"null-co,node-name=top", "Duplicate nodes with node-name='top'"},
+      {"qcow2,node-name=f,file=f", "Duplicate nodes with node-name='f'"},
+      {"qcow2,node-name=x,file=nothing", "Cannot find device='' nor node-name='nothing'"},
+      {"raw,node-name=x,file.driver=qcow2,file.file=f", "cannot be below another node"},
+  };
+  for (const auto& c : kCases) {
+    SCOPED_TRACE(c.text);
+    const Status made = add(c.text);
+    ASSERT_FALSE(made);
+    EXPECT_THAT(made.error().message(), HasSubstr(c.error));
+  }
+  for (const char* const used : {"f", "r", "base"}) {
+    const Status removed = graph_.RemoveNode(used);
+    ASSERT_FALSE(removed) << used;
+    EXPECT_EQ(removed.error().message(), std::string("Node ") + used + " is in use");
+  }
+  for (const char* const name : {"top", "base", "r", "f"}) {
+    EXPECT_TRUE(graph_.RemoveNode(name)) << name;
+  }
+}
+
+TEST_F(BlockGraphTest, AnImageInUseStays) {
+  NodeOptions options;
+  options.driver = NodeDriver::kImage;
+  options.format = "qcow2";
+  options.node_name = "q";
+  options.own_child = std::make_shared<NodeOptions>();
+  options.own_child->filename = "/x";
+  ASSERT_TRUE(graph_.AddBlockdev(options));
+  {
+    const auto endpoint = graph_.FindImage("q")->endpoint();
+    EXPECT_FALSE(graph_.RemoveNode("q"));
+  }
+  EXPECT_TRUE(graph_.RemoveNode("q"));
+  ASSERT_TRUE(graph_.AddImage("drive", options, false));
+  const Status owned = graph_.RemoveNode("drive");
+  ASSERT_FALSE(owned);
+  EXPECT_EQ(owned.error().message(), "Node drive is not owned by the monitor");
+  EXPECT_FALSE(graph_.AddDrive("drive", nullptr));
 }
 
 TEST_F(BlockGraphTest, RefusesWhatCannotBe) {

@@ -150,6 +150,12 @@ Result<Drive*> PlugIn(const DeviceEnvironment& environment, std::string_view mod
   }
   const auto& find = environment.backends.drive;
   Drive* const drive = find ? find(options.drive) : nullptr;
+  if (const auto& image = environment.backends.image; image && image(options.drive) != nullptr) {
+    return Fail(
+        Errc::kUnsupported,
+        fmt::format("{} cannot use '{}', which qemu-storage-daemon serves", model, options.drive),
+        "Use a virtio-blk-pci, or convert the image with qemu-img convert -O raw.");
+  }
   if (drive == nullptr) {
     return Fail(Errc::kNotFound,
                 fmt::format("Property '{}.drive' can't find value '{}'", model, options.drive),

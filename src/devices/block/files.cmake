@@ -2,11 +2,13 @@
 # Disks on the host's side. Paths from src/devices.
 set(DEVICES_BLOCK_SOURCES
   block/block_graph.cc
+  block/block_graph_images.cc
   block/disk_options.cc
   block/drive.cc
   block/file_device.cc
   block/file_op.cc
   block/image_lock.cc
+  block/image_program.cc
   block/node_options.cc
   block/null_device.cc
   block/raw_device.cc
@@ -22,6 +24,7 @@ set(DEVICES_BLOCK_TESTS
   block/block_graph_test.cc
   block/drive_test.cc
   block/file_device_test.cc
+  block/image_program_test.cc
   block/node_options_test.cc
   scsi/scsi_disk_test.cc)
 # Linked in, as fmt is: one program for every distribution.

@@ -26,12 +26,14 @@ constexpr std::array<Word, 3> kLockingWords = {"auto", "on", "off"};
 constexpr std::array<Word, 2> kDiscardWords = {"ignore", "unmap"};
 constexpr std::array<Word, 3> kDetectWords = {"off", "on", "unmap"};
 constexpr std::array<Word, 4> kDrivers = {"file", "host_device", "null-co", "raw"};
-// What else QEMU can open; the images among them need its storage daemon.
-constexpr std::array<Word, 28> kQemuDrivers = {
-    "blkdebug",     "blklogwrites", "blkreplay", "blkverify", "bochs",   "cloop",      "compress",
-    "copy-on-read", "curl",         "dmg",       "ftp",       "gluster", "host_cdrom", "http",
-    "https",        "iscsi",        "luks",      "nbd",       "nfs",     "null-aio",   "nvme",
-    "parallels",    "qcow",         "qcow2",     "qed",       "rbd",     "vdi",        "vmdk"};
+constexpr std::array<Word, 8> kFormats = {"qcow2", "qcow", "vmdk", "vdi",
+                                          "vhdx",  "vpc",  "qed",  "parallels"};
+// What else QEMU can open.
+constexpr std::array<Word, 22> kQemuDrivers = {
+    "blkdebug", "blklogwrites", "blkreplay", "blkverify", "bochs", "cloop",
+    "compress", "copy-on-read", "curl",      "dmg",       "ftp",   "gluster",
+    "http",     "host_cdrom",   "https",     "iscsi",     "luks",  "nbd",
+    "nfs",      "null-aio",     "nvme",      "rbd"};
 
 template <auto Member>
 Status SetOptional(NodeOptions& node, const PropertyValue& value) {
@@ -85,6 +87,17 @@ constexpr Property<NodeOptions> kRaw[] = {
      SetOptional<&NodeOptions::size>},
 };
 
+constexpr Property<NodeOptions> kImage[] = {
+    {{.name = "file", .description = "the node it is kept in"},
+     object::SetField<&NodeOptions::child>},
+    {{.name = "backing", .description = "the node it is a layer upon; empty: none"},
+     [](NodeOptions& node, const PropertyValue& value) -> Status {
+       node.backing = std::get<std::string>(value);
+       node.no_backing = node.backing.empty();
+       return {};
+     }},
+};
+
 std::span<const Property<NodeOptions>> OwnProperties(NodeDriver driver) {
   switch (driver) {
     case NodeDriver::kFile:
@@ -92,6 +105,8 @@ std::span<const Property<NodeOptions>> OwnProperties(NodeDriver driver) {
       return kFile;
     case NodeDriver::kNullCo:
       return kNull;
+    case NodeDriver::kImage:
+      return kImage;
     case NodeDriver::kRaw:
       break;
   }
@@ -99,17 +114,18 @@ std::span<const Property<NodeOptions>> OwnProperties(NodeDriver driver) {
 }
 
 Result<NodeDriver> ParseDriver(Word word) {
+  if (IsImageFormat(word)) return NodeDriver::kImage;
   const auto found = std::find(kDrivers.begin(), kDrivers.end(), word);
   if (found != kDrivers.end()) return static_cast<NodeDriver>(found - kDrivers.begin());
   if (std::find(kQemuDrivers.begin(), kQemuDrivers.end(), word) != kQemuDrivers.end()) {
     return Fail(Errc::kUnsupported,
                 fmt::format("QEMU has the block driver '{}', Holdfast does not have it", word),
-                "Export the image with qemu-storage-daemon over vhost-user-blk, or convert it with "
-                "qemu-img convert -O raw.");
+                "Holdfast accepts here: file, host_device, null-co, raw, and by "
+                "qemu-storage-daemon qcow2, qcow, vmdk, vdi, vhdx, vpc, qed, parallels.");
   }
   const Word nearest = object::Nearest(word, kDrivers);
   return Fail(Errc::kInvalidArgument, fmt::format("Unknown driver '{}'", word),
-              nearest.empty() ? "Holdfast accepts here: file, host_device, null-co, raw."
+              nearest.empty() ? "Holdfast accepts here: file, host_device, null-co, raw, qcow2."
                               : fmt::format("Did you mean '{}'?", nearest));
 }
 
@@ -142,7 +158,8 @@ Status CheckNode(const NodeOptions& node) {
     return Fail(Errc::kInvalidArgument, "force-share=on can only be used with read-only images",
                 "Add read-only=on.");
   }
-  if (node.driver == NodeDriver::kRaw && node.child.empty() && node.own_child == nullptr) {
+  const bool has_child = node.driver == NodeDriver::kRaw || node.driver == NodeDriver::kImage;
+  if (has_child && node.child.empty() && node.own_child == nullptr) {
     return Fail(Errc::kInvalidArgument, "Parameter 'file' is missing",
                 "Name a node with file=NODE, or describe one with file.driver=, file.filename=.");
   }
@@ -151,6 +168,20 @@ Status CheckNode(const NodeOptions& node) {
     return Fail(Errc::kInvalidArgument, "Specified offset or size is not multiple of 512");
   }
   return {};
+}
+
+Result<NodeOptions> Parse(const KeyValues& values, unsigned depth);
+
+// A node that is described inside another one, by the words that begin with `word` and a dot.
+Result<std::shared_ptr<NodeOptions>> ParseInner(const KeyValues& inner, Word word,
+                                                const std::string& name, unsigned depth) {
+  if (inner.empty()) return nullptr;
+  if (!name.empty()) {
+    return Fail(Errc::kInvalidArgument, fmt::format("Parameters '{}.*' used inconsistently", word),
+                fmt::format("Write either {0}=NODE or {0}.driver= and what belongs to it.", word));
+  }
+  HF_TRY(NodeOptions own, Parse(inner, depth + 1));
+  return std::make_shared<NodeOptions>(std::move(own));
 }
 
 Result<NodeOptions> Parse(const KeyValues& values, unsigned depth) {
@@ -162,27 +193,28 @@ Result<NodeOptions> Parse(const KeyValues& values, unsigned depth) {
   }
   NodeOptions node;
   HF_TRY(node.driver, ParseDriver(*driver));
+  if (node.driver == NodeDriver::kImage) node.format = *driver;
+  const bool has_child = node.driver == NodeDriver::kRaw || node.driver == NodeDriver::kImage;
   KeyValues child;
-  constexpr Word kChildPrefix = "file.";
+  KeyValues backing;
   for (const KeyValue& entry : values) {
     if (entry.key == "driver") continue;
-    if (node.driver == NodeDriver::kRaw && entry.key.starts_with(kChildPrefix)) {
-      child.push_back(entry);
-      child.back().key.erase(0, kChildPrefix.size());
-      continue;
-    }
+    const auto belongs = [&](Word prefix, KeyValues& inner) {
+      if (!entry.key.starts_with(prefix)) return false;
+      inner.push_back(entry);
+      inner.back().key.erase(0, prefix.size());
+      return true;
+    };
+    if (has_child && belongs("file.", child)) continue;
+    if (node.driver == NodeDriver::kImage && belongs("backing.", backing)) continue;
     HF_TRY_STATUS(SetOne(node, entry));
   }
-  if (!child.empty()) {
-    if (!node.child.empty()) {
-      return Fail(Errc::kInvalidArgument, "Parameters 'file.*' used inconsistently",
-                  "Write either file=NODE or file.driver= and what belongs to it.");
-    }
-    HF_TRY(NodeOptions own, Parse(child, depth + 1));
+  HF_TRY(node.own_child, ParseInner(child, "file", node.child, depth));
+  HF_TRY(node.own_backing, ParseInner(backing, "backing", node.backing, depth));
+  if (NodeOptions* const own = node.own_child.get()) {
     // A child without words of its own is opened as its parent is.
-    if (!own.read_only) own.read_only = node.read_only;
-    own.auto_read_only = own.auto_read_only || node.auto_read_only;
-    node.own_child = std::make_shared<NodeOptions>(std::move(own));
+    if (!own->read_only) own->read_only = node.read_only;
+    own->auto_read_only = own->auto_read_only || node.auto_read_only;
   }
   HF_TRY_STATUS(CheckNode(node));
   return node;
@@ -201,6 +233,8 @@ Status Flatten(const nlohmann::json& object, const std::string& prefix, unsigned
       values.push_back({.key = name, .value = value.get<bool>() ? "on" : "off"});
     } else if (value.is_number()) {
       values.push_back({.key = name, .value = value.dump()});
+    } else if (value.is_null()) {
+      values.push_back({.key = name, .value = {}});
     } else {
       return Fail(Errc::kInvalidArgument,
                   fmt::format("Invalid parameter type for '{}', expected: string", name));
@@ -210,6 +244,16 @@ Status Flatten(const nlohmann::json& object, const std::string& prefix, unsigned
 }
 
 }  // namespace
+
+bool IsImageFormat(std::string_view format) noexcept {
+  return std::find(kFormats.begin(), kFormats.end(), format) != kFormats.end();
+}
+
+const NodeOptions& FileOf(const NodeOptions& node) noexcept {
+  const NodeOptions* file = &node;
+  while (file->own_child != nullptr) file = file->own_child.get();
+  return *file;
+}
 
 Result<KeyValues> FlattenJson(const nlohmann::json& object) {
   KeyValues values;

@@ -17,7 +17,8 @@
 
 namespace holdfast::devices::block {
 
-enum class NodeDriver : std::uint8_t { kFile, kHostDevice, kNullCo, kRaw };
+/// kImage: a format that the storage daemon reads, `NodeOptions::format`.
+enum class NodeDriver : std::uint8_t { kFile, kHostDevice, kNullCo, kRaw, kImage };
 
 /// The words of `aio=`, in the order they are stored; native is io_uring here.
 enum class AioWord : std::uint8_t { kThreads, kNative, kIoUring };
@@ -41,12 +42,25 @@ struct NodeOptions {
   std::optional<std::uint64_t> size;
   std::uint64_t offset = 0;
   bool read_zeroes = false;
-  // raw
+  // raw, and images
   std::string child;                       ///< a node's name
   std::shared_ptr<NodeOptions> own_child;  ///< or a node of its own
+  // images
+  std::string format = {};  ///< a block driver of QEMU: "qcow2"
+  /// What it is a layer upon: a node's name, or a node of its own; neither: what its header names,
+  /// unless `no_backing`.
+  std::string backing = {};
+  std::shared_ptr<NodeOptions> own_backing = {};
+  bool no_backing = false;
 };
 
+/// Whether a format is one that the storage daemon reads.
+bool IsImageFormat(std::string_view format) noexcept;
+/// The file or device that a node's data is in; the node itself if that is not told.
+const NodeOptions& FileOf(const NodeOptions& node) noexcept;
+
 /// Makes `key.key=value` of nested JSON objects, as QEMU's key=value form has them.
+/// `null` becomes an empty word.
 /// @return kInvalidArgument for what is neither object nor word nor number
 Result<object::KeyValues> FlattenJson(const nlohmann::json& object);
 

@@ -53,7 +53,12 @@ TEST(NodeOptions, SaysWhatIsWrong) {
       {"driver=file", "Parameter 'filename' is missing"},
       {"driver=raw", "Parameter 'file' is missing"},
       {"driver=flie,filename=x", "Unknown driver 'flie'"},
-      {"driver=qcow2,file=x", "QEMU has the block driver 'qcow2'"},
+      {"driver=nbd,file=x", "QEMU has the block driver 'nbd'"},
+      {"driver=qcow2", "Parameter 'file' is missing"},
+      {"driver=qcow2,file=x,backing=y,backing.driver=file", "'backing.*' used inconsistently"},
+      {"driver=qcow2,file=x,backing.driver=file", "Parameter 'filename' is missing"},
+      {"driver=file,filename=x,backing=y", "backing"},
+      {"driver=qcow2,file=x,filename=y", "filename"},
       {"driver=file,filename=x,aio=fast", "Parameter 'aio' does not accept value 'fast'"},
       {"driver=file,filename=x,aio=native", "aio=native was specified, but it requires"},
       {"driver=file,filename=x,node-name=1", "Invalid node-name: '1'"},
@@ -69,6 +74,33 @@ TEST(NodeOptions, SaysWhatIsWrong) {
     ASSERT_FALSE(node);
     EXPECT_THAT(node.error().message(), HasSubstr(c.error));
   }
+}
+
+TEST(NodeOptions, ReadsImagesWithWhatIsBelowThem) {
+  for (const char* const text :
+       {"qcow2,node-name=d,read-only=on,file.driver=file,file.filename=/top,backing.driver=qcow2,"
+        "backing.file.driver=raw,backing.file.file=base,backing.backing=",
+        R"({"driver": "qcow2", "node-name": "d", "read-only": true,
+            "file": {"driver": "file", "filename": "/top"},
+            "backing": {"driver": "qcow2", "file": {"driver": "raw", "file": "base"},
+                        "backing": null}})"}) {
+    SCOPED_TRACE(text);
+    const auto node = Parse(text);
+    ASSERT_TRUE(node) << node.error().ToString();
+    EXPECT_EQ(node->driver, NodeDriver::kImage);
+    EXPECT_EQ(node->format, "qcow2");
+    EXPECT_EQ(FileOf(*node).filename, "/top");
+    EXPECT_EQ(FileOf(*node).read_only, true) << "as its parent";
+    ASSERT_NE(node->own_backing, nullptr);
+    EXPECT_FALSE(node->no_backing);
+    EXPECT_TRUE(node->own_backing->no_backing);
+    EXPECT_EQ(node->own_backing->own_child->child, "base");
+  }
+  const auto named = Parse("vmdk,file=f,backing=b");
+  ASSERT_TRUE(named);
+  EXPECT_EQ(named->format, "vmdk");
+  EXPECT_EQ(named->child, "f");
+  EXPECT_EQ(named->backing, "b");
 }
 
 TEST(NodeOptions, EndsWhereNestingGetsTooDeep) {

@@ -4,20 +4,18 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -26,13 +24,11 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::array<std::string_view, 8> kFormats = {"qcow2", "qcow", "vmdk", "vdi",
-                                                      "vhdx",  "vpc",  "qed",  "parallels"};
 constexpr std::chrono::milliseconds kRestartAfter{1000};
 // To write out what it caches and close the image.
 constexpr int kEndMilliseconds = 60'000;
 constexpr int kListenerInChild = 3;
-constexpr int kCannotExecute = 127;
+constexpr int kLayerInChild = 4;
 
 // A folder that only this user may look into, with a socket, until both ends know each other.
 class PrivateSocket {
@@ -90,48 +86,140 @@ class PrivateSocket {
   UniqueFd listener_;
 };
 
-// Between fork and exec: only what is safe there.
-[[noreturn]] void BecomeDaemon(char* const* arguments, int listener, int null, pid_t parent) {
-  // What the keyboard sends is for the monitor, which ends the daemon when the guest has ended.
-  ::setpgid(0, 0);
-  // And if the monitor does not come to that, the image is still closed in good order.
-  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  ::signal(SIGPIPE, SIG_DFL);
-  if (::getppid() != parent || ::dup2(null, STDIN_FILENO) < 0 ||
-      ::dup2(listener, kListenerInChild) < 0) {
-    ::_exit(kCannotExecute);
+json NodeJson(const NodeOptions& node, bool readonly);
+
+void AddOwn(json& described, const NodeOptions& node, bool readonly) {
+  switch (node.driver) {
+    case NodeDriver::kFile:
+    case NodeDriver::kHostDevice:
+      described["driver"] = node.driver == NodeDriver::kHostDevice ? "host_device" : "file";
+      described["filename"] = node.filename;
+      // io_uring is not in every build of QEMU; threads are, and serve cached files well.
+      described["aio"] = node.direct ? "native" : "threads";
+      if (node.locking != object::OnOffAuto::kAuto) {
+        described["locking"] = node.locking == object::OnOffAuto::kOn ? "on" : "off";
+      }
+      return;
+    case NodeDriver::kNullCo:
+      described["driver"] = "null-co";
+      if (node.size) described["size"] = *node.size;
+      described["read-zeroes"] = node.read_zeroes;
+      return;
+    case NodeDriver::kRaw:
+      described["driver"] = "raw";
+      if (node.offset != 0) described["offset"] = node.offset;
+      if (node.size) described["size"] = *node.size;
+      break;
+    case NodeDriver::kImage:
+      described["driver"] = node.format;
+      // What is below a layer is only read.
+      if (node.own_backing != nullptr) described["backing"] = NodeJson(*node.own_backing, true);
+      if (node.no_backing) described["backing"] = nullptr;
+      break;
   }
-  if (listener == kListenerInChild) ::fcntl(kListenerInChild, F_SETFD, 0);
-  ::syscall(SYS_close_range, kListenerInChild + 1, ~0U, 0U);
-  ::execvp(arguments[0], arguments);
-  ::_exit(kCannotExecute);
+  if (node.own_child != nullptr) described["file"] = NodeJson(*node.own_child, readonly);
+}
+
+// A node as --blockdev has it, with all that is below.
+json NodeJson(const NodeOptions& node, bool readonly) {
+  json described = {{"cache", {{"direct", node.direct}, {"no-flush", node.no_flush}}},
+                    {"read-only", readonly},
+                    {"discard", node.discard ? "unmap" : "ignore"},
+                    {"force-share", node.force_share}};
+  if (node.detect_zeroes != DetectZeroes::kOff) {
+    described["detect-zeroes"] = node.detect_zeroes == DetectZeroes::kOn ? "on" : "unmap";
+  }
+  AddOwn(described, node, readonly);
+  return described;
+}
+
+void AddFiles(const NodeOptions& node, std::vector<std::string>& files) {
+  if (node.own_child != nullptr) return AddFiles(*node.own_child, files);
+  if (!node.filename.empty()) files.push_back(node.filename);
+}
+
+// A file that is gone when nobody has it open any more, where QEMU puts its own; a host that boots
+// from a small image may lack the folder.
+Result<UniqueFd> MakeUnnamedFile(const std::optional<ProgramUser>& user) {
+  const char* const folder = std::getenv("TMPDIR");
+  std::string path = fmt::format("{}/holdfast-XXXXXX", folder == nullptr ? "/var/tmp" : folder);
+  UniqueFd file(::mkostemp(path.data(), O_CLOEXEC));
+  if (!file && errno == ENOENT && folder == nullptr) {
+    path = "/tmp/holdfast-XXXXXX";
+    file.reset(::mkostemp(path.data(), O_CLOEXEC));
+  }
+  if (!file) {
+    return Fail(Error::FromErrno(fmt::format("cannot make the temporary file '{}'", path), errno)
+                    .WithHint("TMPDIR names the folder for temporary files."));
+  }
+  ::unlink(path.c_str());
+  if (user && ::fchown(file.get(), user->uid, user->gid) != 0) {
+    return FailErrno("cannot give the temporary file to the user of -run-with");
+  }
+  return file;
 }
 
 }  // namespace
 
-bool IsImageFormat(std::string_view format) noexcept {
-  return std::ranges::find(kFormats, format) != kFormats.end();
+Result<std::unique_ptr<StorageDaemon>> StorageDaemon::Create(Config config) {
+  std::unique_ptr<StorageDaemon> daemon(new StorageDaemon(std::move(config)));
+  if (daemon->config_.snapshot) HF_TRY_STATUS(daemon->MakeLayer());
+  return daemon;
 }
 
 StorageDaemon::~StorageDaemon() {
   End();
 }
 
-vhost_user::Endpoint StorageDaemon::endpoint() {
-  return vhost_user::Endpoint(
-      fmt::format("qemu-storage-daemon {}", config_.node.filename), kRestartAfter,
-      [this] { return Start(); }, frozen_);
+std::string StorageDaemon::format() const {
+  return config_.node.driver == NodeDriver::kImage ? config_.node.format : "raw";
 }
 
-Result<UniqueFd> StorageDaemon::Start() {
+Result<vhost_user::Endpoint> StorageDaemon::endpoint() {
+  if (used()) {
+    return Fail(
+        Errc::kInvalidArgument,
+        fmt::format("Drive '{}' is already in use by another block device", config_.node.node_name),
+        "Each device needs a drive of its own.");
+  }
+  const auto user = std::make_shared<int>();
+  user_ = user;
+  return vhost_user::Endpoint(
+      fmt::format("qemu-storage-daemon {}", filename()), kRestartAfter,
+      [this, user] { return Connect(); }, frozen_);
+}
+
+// The tool reads from the image how large the layer is.
+Status StorageDaemon::MakeLayer() {
+  HF_TRY(layer_, MakeUnnamedFile(config_.user));
+  // Absolute: what is before a colon could be taken for a protocol.
+  std::error_code error;
+  const std::string base = std::filesystem::absolute(filename(), error).string();
+  if (error) return Fail(Errc::kSystem, fmt::format("'{}': {}", filename(), error.message()));
+  const ImageProgram tool{.arguments = {config_.image_tool, "create", "-q", "-f", "qcow2", "-F",
+                                        format(), "-b", base, "/dev/fd/3"},
+                          .descriptors = {layer_.get()},
+                          .writable = {},
+                          .user = config_.user,
+                          .outlives_terminal = false};
+  Status made = RunToEnd(tool);
+  if (made) return {};
+  if (made.error().code() == Errc::kNotFound) {
+    return Fail(Errc::kNotFound,
+                fmt::format("a temporary layer upon '{}' needs {}, which cannot be started",
+                            filename(), config_.image_tool),
+                "On Debian it is in the package qemu-utils.");
+  }
+  return Fail(std::move(made).error().Wrap(
+      fmt::format("cannot make a temporary layer upon '{}'", filename())));
+}
+
+Result<UniqueFd> StorageDaemon::Connect() {
   if (*frozen_) {
     return Fail(Errc::kPermission,
                 fmt::format("'{}' needs another qemu-storage-daemon, and -sandbox or a new root "
                             "forbids to start programs",
-                            config_.node.filename),
+                            filename()),
                 "Write -sandbox on,spawn=allow.");
   }
   End();
@@ -144,52 +232,41 @@ Result<UniqueFd> StorageDaemon::Start() {
 }
 
 std::vector<std::string> StorageDaemon::Arguments() const {
-  const NodeOptions& node = config_.node;
-  constexpr std::array<const char*, 3> kAio = {"threads", "native", "io_uring"};
-  const bool readonly = node.read_only.value_or(false);
-  const json cache = {{"direct", node.direct}, {"no-flush", node.no_flush}};
-  const char* const discard = node.discard ? "unmap" : "ignore";
-  const json file = {
-      {"driver", node.driver == NodeDriver::kHostDevice ? "host_device" : "file"},
-      {"node-name", "file"},
-      {"filename", node.filename},
-      // io_uring is not in every build of QEMU; threads are, and serve cached files well.
-      {"aio", node.direct ? kAio[static_cast<std::size_t>(AioWord::kNative)]
-                          : kAio[static_cast<std::size_t>(AioWord::kThreads)]},
-      {"cache", cache},
-      {"read-only", readonly},
-      {"discard", discard}};
-  json image = {{"driver", config_.format},
-                {"node-name", "image"},
-                {"file", "file"},
-                {"cache", cache},
-                {"read-only", readonly},
-                {"discard", discard},
-                {"force-share", node.force_share}};
-  if (node.detect_zeroes != DetectZeroes::kOff) {
-    image["detect-zeroes"] = node.detect_zeroes == DetectZeroes::kOn ? "on" : "unmap";
+  json image = NodeJson(config_.node, config_.snapshot || config_.node.read_only.value_or(false));
+  if (config_.snapshot) {
+    // Nothing of it is to last, so nobody need wait for a disk.
+    const json cache = {{"direct", false}, {"no-flush", true}};
+    image = {{"driver", "qcow2"},
+             {"file",
+              {{"driver", "file"},
+               {"filename", fmt::format("/dev/fd/{}", kLayerInChild)},
+               {"cache", cache},
+               {"discard", "unmap"}}},
+             {"backing", image},
+             {"cache", cache},
+             {"discard", "unmap"}};
   }
+  image["node-name"] = "image";
   const json exported = {{"type", "vhost-user-blk"},
                          {"id", "disk"},
                          {"node-name", "image"},
-                         {"writable", !readonly},
+                         {"writable", !readonly()},
                          {"num-queues", config_.queues},
                          {"addr", {{"type", "fd"}, {"str", std::to_string(kListenerInChild)}}}};
-  return {config_.program, "--blockdev", file.dump(),    "--blockdev",
-          image.dump(),    "--export",   exported.dump()};
+  return {config_.program, "--blockdev", image.dump(), "--export", exported.dump()};
 }
 
 Status StorageDaemon::Spawn(const UniqueFd& listener) {
-  std::vector<std::string> words = Arguments();
-  std::vector<char*> arguments;
-  for (std::string& word : words) arguments.push_back(word.data());
-  arguments.push_back(nullptr);
-  const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-  if (!null) return FailErrno("open /dev/null");
-  const pid_t parent = ::getpid();
-  pid_ = ::fork();
-  if (pid_ == 0) BecomeDaemon(arguments.data(), listener.get(), null.get(), parent);
-  if (pid_ < 0) return FailErrno("cannot start qemu-storage-daemon");
+  ImageProgram program{.arguments = Arguments(),
+                       .descriptors = {listener.get()},
+                       .writable = {},
+                       .user = config_.user};
+  if (config_.snapshot) {
+    program.descriptors.push_back(layer_.get());
+  } else if (!readonly()) {
+    AddFiles(config_.node, program.writable);
+  }
+  HF_TRY(pid_, block::Start(program));
   process_.reset(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0U)));
   if (!process_) return FailErrno("pidfd_open");
   return {};
@@ -225,14 +302,12 @@ Error StorageDaemon::Explain(Error error) {
   if (!ended) return error;
   if (info.si_code == CLD_EXITED && info.si_status == kCannotExecute) {
     return Error(Errc::kNotFound,
-                 fmt::format("'{}' needs {}, which cannot be started", config_.node.filename,
-                             config_.program),
+                 fmt::format("'{}' needs {}, which cannot be started", filename(), config_.program),
                  "It reads images that are not raw; on Debian it is in the package "
                  "qemu-system-common.");
   }
   return Error(Errc::kInvalidArgument,
-               fmt::format("qemu-storage-daemon could not serve '{}' as {}", config_.node.filename,
-                           config_.format),
+               fmt::format("qemu-storage-daemon could not serve '{}' as {}", filename(), format()),
                "Its own words stand above.");
 }
 

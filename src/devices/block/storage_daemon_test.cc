@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "devices/block/storage_daemon.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -88,9 +90,33 @@ class StorageDaemonTest : public ::testing::Test {
     return path;
   }
   static StorageDaemon::Config Of(const std::string& path) {
-    StorageDaemon::Config config{.node = {}, .format = "qcow2", .queues = 2};
-    config.node.filename = path;
+    StorageDaemon::Config config{.node = {}, .queues = 2, .user = {}};
+    config.node.driver = NodeDriver::kImage;
+    config.node.format = "qcow2";
+    config.node.own_child = std::make_shared<NodeOptions>();
+    config.node.own_child->filename = path;
     return config;
+  }
+
+  auto Connect(StorageDaemon& daemon) {
+    return virtio::MakeVhostUserBlk(*loop_, memory_.space(), *daemon.endpoint(), {});
+  }
+  static void Write(TestDriver& driver, std::uint64_t sector, char letter) {
+    const std::string text(kSector, letter);
+    const auto written = driver.Ask(0, Request(1, sector, BytesOf(text)), 1);
+    ASSERT_TRUE(written) << written.error().ToString();
+    EXPECT_EQ(written->data.at(0), std::byte{0});
+  }
+  static void Flush(TestDriver& driver) {
+    const auto flushed = driver.Ask(0, Request(4, 0), 1);
+    ASSERT_TRUE(flushed) << flushed.error().ToString();
+    EXPECT_EQ(flushed->data.at(0), std::byte{0});
+  }
+  static void ExpectRead(TestDriver& driver, std::uint64_t sector, char letter) {
+    const auto read = driver.Ask(1, Request(0, sector), kSector + 1);
+    ASSERT_TRUE(read) << read.error().ToString();
+    EXPECT_EQ(std::vector(read->data.begin(), read->data.begin() + kSector),
+              BytesOf(std::string(kSector, letter)));
   }
 
   const std::filesystem::path folder_;
@@ -103,8 +129,8 @@ TEST_F(StorageDaemonTest, ServesAnImageAndAnotherTakesItsPlaceWhenItDies) {
   const std::string path = MakeQcow2(kSize);
   pid_t last = -1;
   {
-    StorageDaemon daemon(Of(path));
-    auto disk = virtio::MakeVhostUserBlk(*loop_, memory_.space(), daemon.endpoint(), {});
+    const auto daemon = *StorageDaemon::Create(Of(path));
+    auto disk = Connect(*daemon);
     ASSERT_TRUE(disk) << disk.error().ToString();
     std::uint64_t sectors = 0;
     (*disk)->ReadConfig(0, std::as_writable_bytes(std::span(&sectors, 1)));
@@ -112,19 +138,13 @@ TEST_F(StorageDaemonTest, ServesAnImageAndAnotherTakesItsPlaceWhenItDies) {
     EXPECT_EQ((*disk)->queue_sizes().size(), 2U);
     TestDriver driver(**disk, *loop_);
     ASSERT_TRUE(driver.Start());
-    const std::string text(kSector, 'q');
-    const auto written = driver.Ask(0, Request(1, 5, BytesOf(text)), 1);
-    ASSERT_TRUE(written) << written.error().ToString();
-    EXPECT_EQ(written->data.at(0), std::byte{0});
-    const auto flushed = driver.Ask(0, Request(4, 0), 1);
-    ASSERT_TRUE(flushed);
+    Write(driver, 5, 'q');
+    Flush(driver);
 
     last = OnlyChild();
     ASSERT_GT(last, 0);
     ASSERT_EQ(::kill(last, SIGKILL), 0);
-    const auto read = driver.Ask(1, Request(0, 5), kSector + 1);
-    ASSERT_TRUE(read) << read.error().ToString();
-    EXPECT_EQ(std::vector(read->data.begin(), read->data.begin() + kSector), BytesOf(text));
+    ExpectRead(driver, 5, 'q');
     EXPECT_NE(OnlyChild(), last);
     last = OnlyChild();
     EXPECT_EQ(driver.needs_reset(), "");
@@ -133,15 +153,93 @@ TEST_F(StorageDaemonTest, ServesAnImageAndAnotherTakesItsPlaceWhenItDies) {
 }
 
 TEST_F(StorageDaemonTest, OnceFrozenTheDriverHearsOfItsEnd) {
-  StorageDaemon daemon(Of(MakeQcow2(1 << 20)));
-  auto disk = virtio::MakeVhostUserBlk(*loop_, memory_.space(), daemon.endpoint(), {});
+  const auto daemon = *StorageDaemon::Create(Of(MakeQcow2(1 << 20)));
+  auto disk = Connect(*daemon);
   ASSERT_TRUE(disk) << disk.error().ToString();
   TestDriver driver(**disk, *loop_);
   ASSERT_TRUE(driver.Start());
-  daemon.Freeze();
+  daemon->Freeze();
   ASSERT_EQ(::kill(OnlyChild(), SIGKILL), 0);
   ASSERT_TRUE(driver.RunUntil([&] { return !driver.needs_reset().empty(); }));
   EXPECT_THAT(driver.needs_reset(), HasSubstr("lost"));
+}
+
+TEST_F(StorageDaemonTest, ASnapshotIsForgottenAndTheImageStaysAsItIs) {
+  const std::string raw = Path("disk.raw");
+  const std::string before(1 << 20, 'r');
+  std::ofstream(raw) << before;
+  const std::string folder = Path("temporary");
+  std::filesystem::create_directories(folder);
+  ::setenv("TMPDIR", folder.c_str(), 1);
+  StorageDaemon::Config config = Of(raw);
+  config.node.driver = NodeDriver::kRaw;
+  config.snapshot = true;
+  for (int run = 0; run < 2; ++run) {
+    SCOPED_TRACE(run);
+    auto daemon = StorageDaemon::Create(config);
+    ASSERT_TRUE(daemon) << daemon.error().ToString();
+    EXPECT_TRUE(std::filesystem::is_empty(folder)) << "a file without a name";
+    EXPECT_EQ((*daemon)->format(), "raw");
+    auto disk = Connect(**daemon);
+    ASSERT_TRUE(disk) << disk.error().ToString();
+    TestDriver driver(**disk, *loop_);
+    ASSERT_TRUE(driver.Start());
+    ExpectRead(driver, 5, 'r');
+    Write(driver, 5, 'w');
+    Flush(driver);
+    ASSERT_EQ(::kill(OnlyChild(), SIGKILL), 0);
+    ExpectRead(driver, 5, 'w');  // another one has taken over
+    EXPECT_EQ(driver.needs_reset(), "");
+  }
+  ::unsetenv("TMPDIR");
+  std::ifstream file(raw, std::ios::binary);
+  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), before);
+}
+
+TEST_F(StorageDaemonTest, ASnapshotThatCannotBeMadeSaysWhy) {
+  StorageDaemon::Config config = Of(Path("missing"));
+  config.snapshot = true;
+  const auto missing = StorageDaemon::Create(config);
+  ASSERT_FALSE(missing);
+  EXPECT_THAT(missing.error().message(), HasSubstr("cannot make a temporary layer upon '"));
+  config.image_tool = "no-such-tool";
+  const auto no_tool = StorageDaemon::Create(config);
+  ASSERT_FALSE(no_tool);
+  EXPECT_THAT(no_tool.error().message(), HasSubstr("needs no-such-tool, which cannot be started"));
+  ::setenv("TMPDIR", "/no/such/folder", 1);
+  const auto no_folder = StorageDaemon::Create(config);
+  ::unsetenv("TMPDIR");
+  ASSERT_FALSE(no_folder);
+  EXPECT_THAT(no_folder.error().message(), HasSubstr("the temporary file '/no/such/folder/"));
+}
+
+TEST_F(StorageDaemonTest, ServesOneDeviceAtATime) {
+  const auto daemon = *StorageDaemon::Create(Of(MakeQcow2(1 << 20)));
+  {
+    const auto first = daemon->endpoint();
+    ASSERT_TRUE(first);
+    EXPECT_TRUE(daemon->used());
+    const auto second = daemon->endpoint();
+    ASSERT_FALSE(second);
+    EXPECT_THAT(second.error().message(), HasSubstr("already in use by another block device"));
+  }
+  EXPECT_FALSE(daemon->used());
+  EXPECT_TRUE(daemon->endpoint());
+}
+
+TEST_F(StorageDaemonTest, RunsWithoutRights) {
+  const auto daemon = *StorageDaemon::Create(Of(MakeQcow2(1 << 20)));
+  auto disk = Connect(*daemon);
+  ASSERT_TRUE(disk) << disk.error().ToString();
+  std::ifstream status(fmt::format("/proc/{}/status", OnlyChild()));
+  const std::string text(std::istreambuf_iterator<char>(status), {});
+  EXPECT_THAT(text, HasSubstr("NoNewPrivs:\t1"));
+  // CAP_DAC_OVERRIDE is number 1: all that may be left of root's.
+  for (const char* const set : {"CapPrm:", "CapEff:", "CapInh:"}) {
+    const std::size_t at = text.find(set);
+    ASSERT_NE(at, std::string::npos);
+    EXPECT_EQ(std::stoull(text.substr(at + std::strlen(set)), nullptr, 16) & ~2ULL, 0U) << set;
+  }
 }
 
 TEST_F(StorageDaemonTest, SaysWhyAnImageIsNotServed) {
@@ -159,10 +257,10 @@ TEST_F(StorageDaemonTest, SaysWhyAnImageIsNotServed) {
     SCOPED_TRACE(c.file + c.program);
     StorageDaemon::Config config = Of(c.file);
     config.program = c.program;
-    StorageDaemon daemon(config);
-    auto disk = virtio::MakeVhostUserBlk(*loop_, memory_.space(), daemon.endpoint(), {});
+    const auto daemon = *StorageDaemon::Create(config);
+    auto disk = Connect(*daemon);
     ASSERT_FALSE(disk);
-    EXPECT_THAT(daemon.Explain(std::move(disk).error()).message(), HasSubstr(c.says));
+    EXPECT_THAT(daemon->Explain(std::move(disk).error()).message(), HasSubstr(c.says));
   }
 }
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
+#include <span>
 
 #include "devices/block/storage_daemon.h"
 #include "devices/virtio/vhost_user_models.h"
@@ -101,16 +103,22 @@ Result<std::unique_ptr<pci::Function>> MakeServed(const DeviceEnvironment& envir
                                                   const Config& config,
                                                   block::StorageDaemon& daemon) {
   if (!config.iothread.empty() || !config.serial.empty()) {
-    return Fail(
-        Errc::kUnsupported,
-        fmt::format("virtio-blk-pci: {} has no effect on an image in the format {}",
-                    config.iothread.empty() ? "serial" : "iothread", daemon.config().format),
-        "Leave it out: qemu-storage-daemon serves the disk.");
+    return Fail(Errc::kUnsupported,
+                fmt::format("virtio-blk-pci: {} has no effect on an image in the format {}",
+                            config.iothread.empty() ? "serial" : "iothread", daemon.format()),
+                "Leave it out: qemu-storage-daemon serves the disk.");
   }
   VhostUserBlkConfig served{.queue_size = config.queue_size, .config_wce = config.config_wce};
   if (config.num_queues != kAutoQueues) served.num_queues = config.num_queues;
-  auto device = MakeVhostUserBlk(environment.loop, environment.memory, daemon.endpoint(), served);
+  HF_TRY(vhost_user::Endpoint endpoint, daemon.endpoint());
+  auto device = MakeVhostUserBlk(environment.loop, environment.memory, std::move(endpoint), served);
   if (!device) return Fail(daemon.Explain(std::move(device).error()));
+  constexpr std::uint64_t kSector = 512;
+  std::uint64_t sectors = 0;
+  (*device)->ReadConfig(0, std::as_writable_bytes(std::span(&sectors, 1)));
+  daemon.set_plugged(
+      {.device = id.empty() ? std::string() : fmt::format("/machine/peripheral/{}", id),
+       .size = sectors <= UINT64_MAX / kSector ? sectors * kSector : 0});
   return MakeVirtioPci(environment, id, kVirtioBlkPci.name, options, *std::move(device));
 }
 
