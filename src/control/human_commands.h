@@ -55,6 +55,9 @@ class HumanCommands {
   Result<std::string> Nmi(std::string_view arguments);
   Result<std::string> WatchdogAction(std::string_view arguments);
 
+  // qmp_sev.cc
+  Result<std::string> InfoSev(std::string_view arguments);
+
   // qmp_vmgenid.cc
   Result<std::string> InfoVmGenerationId(std::string_view arguments);
 

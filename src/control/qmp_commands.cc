@@ -21,6 +21,7 @@ struct Complete : Schema {
     DefineStatsCommands(*this);
     DefineTraceCommands(*this);
     DefineConversionCommands(*this);
+    DefineSevCommands(*this);
     DefineVmGenerationIdCommand(*this);
   }
 };

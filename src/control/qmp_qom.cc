@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <span>
 
 #include "control/qmp_commands.h"
@@ -219,11 +220,24 @@ void DefineObjectAdd(Schema& schema) {
   std::vector<Schema::Case> cases;
   for (const ObjectType* const type : object::ObjectTypes()) {
     std::vector<Schema::Member> members;
+    std::map<std::string, std::vector<Schema::Member>> nested;
     for (const auto& property : type->properties) {
       if (property.set == nullptr) continue;  // only to be read
-      const bool required = property.name == "size" || property.name == "mem-path";
+      // Members of a property that is an object, like an address, are named NAME.MEMBER.
+      if (const std::size_t dot = property.name.find('.'); dot != std::string_view::npos) {
+        nested[std::string(property.name.substr(0, dot))].push_back(
+            {fmt::format("{}?", property.name.substr(dot + 1)), SchemaType(property, schema)});
+        continue;
+      }
+      const bool required = property.name == "size" || property.name == "mem-path" ||
+                            property.name == "reduced-phys-bits";
       members.push_back(
           {fmt::format("{}{}", property.name, required ? "" : "?"), SchemaType(property, schema)});
+    }
+    for (auto& [name, of_it] : nested) {
+      std::string nested_name = fmt::format("{}-{}", type->name, name);
+      schema.Struct(nested_name, std::move(of_it));
+      members.push_back({fmt::format("{}?", name), std::move(nested_name)});
     }
     std::string struct_name = fmt::format("{}-properties", type->name);
     schema.Struct(struct_name, std::move(members));

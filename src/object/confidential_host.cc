@@ -49,6 +49,15 @@ std::string Vendor(const ConfidentialHost& host) {
 
 }  // namespace
 
+EncryptionBits ReadEncryptionBits() {
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  if (__get_cpuid(kEncryptionLeaf, &eax, &ebx, &ecx, &edx) == 0) return {};
+  return {.sev = (eax & 1U << 1) != 0, .snp = (eax & 1U << 4) != 0, .cbitpos = ebx & 0x3fU};
+}
+
 ConfidentialHost ReadConfidentialHost(const kvm::System& system) {
   ConfidentialHost host;
   unsigned eax = 0;
@@ -61,12 +70,7 @@ ConfidentialHost ReadConfidentialHost(const kvm::System& system) {
     std::memcpy(text.data(), words.data(), sizeof words);
     host.vendor.assign(text.data(), text.size());
   }
-  if (__get_cpuid(kEncryptionLeaf, &eax, &ebx, &ecx, &edx) != 0) {
-    host.sev = (eax & 1U << 1) != 0;
-    host.snp = (eax & 1U << 4) != 0;
-    host.cbitpos = ebx & 0x3fU;
-    host.reduced_phys_bits = ebx >> 6 & 0x3fU;
-  }
+  host.encryption = ReadEncryptionBits();
   utsname name{};
   if (::uname(&name) == 0) host.kernel = name.release;
   host.sev_snp_parameter = Parameter("/sys/module/kvm_amd/parameters/sev_snp");
@@ -84,13 +88,13 @@ Status CheckSnpHost(const ConfidentialHost& host) {
                                       "on; this processor is {}.",
                                       Vendor(host)));
   }
-  if (!host.sev || !host.snp) {
+  if (!host.encryption.sev || !host.encryption.snp) {
     return Missing(
         kType,
         fmt::format("This processor does not offer {} (CPUID 0x8000001f): it takes an EPYC from "
                     "Milan on with SMEE and SNP enabled in the firmware's settings, and no "
                     "hypervisor that hides it.",
-                    host.sev ? "SEV-SNP" : "memory encryption"));
+                    host.encryption.sev ? "SEV-SNP" : "memory encryption"));
   }
   if (Release(host.kernel) < std::pair(6U, 11U)) {
     return Missing(kType, fmt::format("It needs Linux 6.11 or later; this is {}.", host.kernel));

@@ -10,13 +10,18 @@
 
 namespace holdfast::object {
 
+/// What this processor says of memory encryption (CPUID 0x8000001f). Any thread.
+struct EncryptionBits {
+  bool sev = false;
+  bool snp = false;
+  std::uint32_t cbitpos = 0;
+};
+EncryptionBits ReadEncryptionBits();
+
 /// What of this host decides whether it can run guests of SEV-SNP or TDX.
 struct ConfidentialHost {
   std::string vendor;  ///< CPUID 0: "AuthenticAMD", "GenuineIntel", …
-  bool sev = false;    ///< CPUID 0x8000001f: EAX bit 1
-  bool snp = false;    ///< EAX bit 4
-  std::uint32_t cbitpos = 0;
-  std::uint32_t reduced_phys_bits = 0;
+  EncryptionBits encryption;
   std::string kernel;  ///< uname's release
   /// What /sys/module/kvm_amd/parameters/sev_snp and …/kvm_intel/parameters/tdx say; nothing: the
   /// module is not there, or has no such parameter.

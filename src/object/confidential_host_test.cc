@@ -12,7 +12,7 @@ using ::testing::HasSubstr;
 ConfidentialHost Good(const char* vendor) {
   ConfidentialHost host;
   host.vendor = vendor;
-  host.sev = host.snp = true;
+  host.encryption = {.sev = true, .snp = true, .cbitpos = 51};
   host.kernel = "7.3.4+deb13-amd64";
   host.sev_snp_parameter = host.tdx_parameter = "Y";
   return host;
@@ -30,9 +30,10 @@ TEST(ConfidentialHostTest, SnpSaysTheFirstThingThatIsMissing) {
        "SEV-SNP is a feature of AMD's EPYC processors, from Milan on; this processor is "
        "'GenuineIntel'."},
       {"nobody's", [](auto& h) { h.vendor.clear(); }, "this processor is of an unknown maker."},
-      {"no encryption", [](auto& h) { h.sev = h.snp = false; },
+      {"no encryption", [](auto& h) { h.encryption = {}; },
        "This processor does not offer memory encryption (CPUID 0x8000001f)"},
-      {"SEV only", [](auto& h) { h.snp = false; }, "This processor does not offer SEV-SNP (CPUID"},
+      {"SEV only", [](auto& h) { h.encryption.snp = false; },
+       "This processor does not offer SEV-SNP (CPUID"},
       {"old kernel", [](auto& h) { h.kernel = "6.10.11-amd64"; },
        "It needs Linux 6.11 or later; this is 6.10.11-amd64."},
       {"odd kernel", [](auto& h) { h.kernel = "six"; },

@@ -223,18 +223,18 @@ Result<unsigned> SevSnpGuest::ChooseVmType(const kvm::System& system) {
                             "between, kernel, initrd and command line are measured themselves.",
                             id()));
   }
-  if (host_->cbitpos != settings_.cbitpos) {
+  if (host_->encryption.cbitpos != settings_.cbitpos) {
     return Fail(Errc::kInvalidArgument,
-                fmt::format("cbitpos check failed, host '{}' requested '{}'", host_->cbitpos,
-                            settings_.cbitpos),
-                fmt::format("Use cbitpos={}.", host_->cbitpos));
+                fmt::format("cbitpos check failed, host '{}' requested '{}'",
+                            host_->encryption.cbitpos, settings_.cbitpos),
+                fmt::format("Use cbitpos={}.", host_->encryption.cbitpos));
   }
   return kvm::abi::kVmTypeSnp;
 }
 
 Result<ConversionEngineKind> SevSnpGuest::Initialize(kvm::Vm& vm) {
   HF_TRY(device_, kvm::SevDevice::Open(settings_.sev_device));
-  HF_TRY_STATUS(device_->SnpStatus());
+  HF_TRY(platform_, device_->SnpStatus());
   const kvm::SnpCommands commands(vm, *device_);
   HF_TRY_STATUS(commands.Init(0));
   kvm::abi::SnpLaunchStart start{};
@@ -261,7 +261,9 @@ Status SevSnpGuest::Launch(const Guest& guest) {
   finish.vcek_disabled = settings_.vcek_disabled ? 1 : 0;
   std::copy(settings_.host_data.bytes.begin(), settings_.host_data.bytes.end(),
             finish.host_data.begin());
-  return commands.LaunchFinish(finish);
+  HF_TRY_STATUS(commands.LaunchFinish(finish));
+  launched_ = true;
+  return {};
 }
 
 }  // namespace holdfast::object

@@ -59,6 +59,11 @@ class SevSnpGuest final : public ConfidentialGuest {
   Result<ConversionEngineKind> Initialize(kvm::Vm& vm) override;
   Status Launch(const Guest& guest) override;
 
+  /// The firmware's version and TCB, all zero before Initialize.
+  const kvm::abi::SnpPlatformStatus& platform() const noexcept { return platform_; }
+  /// Whether Launch has finished.
+  bool launched() const noexcept { return launched_; }
+
   /// Takes this for what the host is, instead of looking: for tests on other hosts.
   void set_host(ConfidentialHost host) { host_ = std::move(host); }
 
@@ -67,8 +72,10 @@ class SevSnpGuest final : public ConfidentialGuest {
   Status MayChange(const PropertyInfo& property, const PropertyValue& value) const override;
 
   Settings settings_;
-  std::optional<ConfidentialHost> host_;                         // set by ChooseVmType
-  std::optional<kvm::SevDevice> device_;                         // open from Initialize on
+  std::optional<ConfidentialHost> host_;  // set by ChooseVmType
+  std::optional<kvm::SevDevice> device_;  // open from Initialize on
+  kvm::abi::SnpPlatformStatus platform_{};
+  bool launched_ = false;
   ConversionEngineKind engine_ = ConversionEngineKind::kKernel;  // Initialize's answer
 };
 

@@ -25,10 +25,7 @@ constexpr std::uint64_t kKernel = kMiB;
 ConfidentialHost SnpHost() {
   ConfidentialHost host;
   host.vendor = "AuthenticAMD";
-  host.sev = true;
-  host.snp = true;
-  host.cbitpos = kCbit;
-  host.reduced_phys_bits = 1;
+  host.encryption = {.sev = true, .snp = true, .cbitpos = kCbit};
   host.vm_types = 1U << abi::kVmTypeSnp | 1U;
   return host;
 }
@@ -99,8 +96,11 @@ TEST_P(SnpLaunch, GivesAllMemoryInOrderBetweenStartAndFinish) {
   ASSERT_NO_FATAL_FAILURE(Load());
   EXPECT_EQ(machine->engine,
             in_place() ? ConversionEngineKind::kKernel : ConversionEngineKind::kAttributes);
+  EXPECT_FALSE(guest.launched());
   const Status launched = machine->Launch(guest);
   ASSERT_TRUE(launched) << launched.error().ToString();
+  EXPECT_TRUE(guest.launched());
+  EXPECT_EQ(guest.platform().api_major, 1);
   EXPECT_THAT(fake->commands(),
               ElementsAre("init", "start", "update zero 0x0+0x2000", "update normal 0x2000+0x3000",
                           "update zero 0x5000+0x3000", "update normal 0x8000+0x1000",
@@ -272,6 +272,19 @@ TEST_P(SnpLaunch, WhatDoesNotFitTheHostIsRefusedBeforeThereIsAVm) {
               HasSubstr("SEV: Failed to open /dev/no-such-device: No such file or directory. The "
                         "kernel's ccp module makes this device"));
   EXPECT_TRUE(fake->commands().empty());
+}
+
+TEST(SevDeviceTest, TellsTheKeyAndTheIdOfThePlatform) {
+  const FakeConfidentialKvm fake{{}};
+  const auto device = kvm::SevDevice::Open("/dev/null");
+  ASSERT_TRUE(device);
+  const auto key = device->ExportPdh();
+  ASSERT_TRUE(key) << key.error().ToString();
+  EXPECT_EQ(key->pdh, std::vector(4, std::byte{1}));
+  EXPECT_EQ(key->chain, std::vector(5, std::byte{2}));
+  const auto id = device->CpuId();
+  ASSERT_TRUE(id) << id.error().ToString();
+  EXPECT_EQ(*id, std::vector(6, std::byte{3}));
 }
 
 TEST(SnpCpuidPage, LeavesOutWhatTheFirmwareKeepsToTheHost) {

@@ -82,6 +82,11 @@ class FullSession(unittest.TestCase):
                          {"base-memory": 32 << 20, "plugged-memory": 0})
         self.assertEqual(run("query-memory-devices"), [])
         self.assertEqual(run("query-iothreads"), [])
+        self.assertEqual(run("query-sev"), {
+            "enabled": False, "api-major": 0, "api-minor": 0, "build-id": 0, "state": "uninit",
+            "sev-type": "sev", "policy": 0, "handle": 0})
+        self.assertEqual(run("human-monitor-command", command_line="info sev"),
+                         "SEV is not enabled\r\n")
         labels = [one["label"] for one in run("query-chardev")]
         self.assertEqual(sorted(labels), ["compat_monitor0", "compat_monitor1", "serial0"])
 
@@ -104,6 +109,16 @@ class FullSession(unittest.TestCase):
         self.assertFalse(run("qom-get", path="h0", property="dump"))
         run("object-del", id="h0")
         self.assertEqual(len(run("query-memdev")), 1)
+
+    def test_descriptions_of_confidential_guests_come_and_go(self) -> None:
+        run = self.session.run
+        run("object-add", qom_type="sev-snp-guest", id="sev0", cbitpos=51, reduced_phys_bits=1)
+        run("object-add", qom_type="tdx-guest", id="td0",
+            quote_generation_socket={"type": "vsock", "cid": "2", "port": "4050"})
+        self.assertEqual(run("qom-get", path="/objects/sev0", property="policy"), 0x30000)
+        self.assertEqual(run("qom-get", path="/objects/td0", property="sept-ve-disable"), True)
+        for name in ("sev0", "td0"):
+            run("object-del", id=name)
 
     def test_a_backend_that_cannot_be_made_leaves_nothing_behind(self) -> None:
         descriptors = self.machine.descriptors()
@@ -157,6 +172,14 @@ class FullSession(unittest.TestCase):
             (generic + "Cannot delete host memory backend 'pc.ram' which is mapped", "object-del",
              {"id": "pc.ram"}),
             (generic + "object 'zz' not found", "object-del", {"id": "zz"}),
+            (generic + "SEV launch measurement is not available", "query-sev-launch-measure", {}),
+            (generic + "Parameter 'reduced-phys-bits' is missing", "object-add",
+             {"qom_type": "sev-snp-guest", "id": "s0"}),
+            (generic + "parameter length of 1 not equal to 32", "object-add",
+             {"qom_type": "sev-snp-guest", "id": "s0", "reduced_phys_bits": 1,
+              "host_data": "AA=="}),
+            (generic + "Parameter 'quote-generation-socket.path' is missing", "object-add",
+             {"qom_type": "tdx-guest", "id": "t0", "quote_generation_socket": {"type": "unix"}}),
             (no_device, "qom-list", {"path": "/nope"}),
             (no_device, "qom-get", {"path": "/nope", "property": "x"}),
             (no_device, "qom-set", {"path": "/nope", "property": "x", "value": 1}),
