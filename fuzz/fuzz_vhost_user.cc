@@ -85,6 +85,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   // As a device does it; after the first error there is nothing more to be had.
   if (const auto config = front.GetConfig(60); config && config->size() != 60) std::abort();
   if (!front.SetMemory(Memory())) return 0;
+  if (!front.SetMtu(1500)) return 0;
+  constexpr std::array<std::uint8_t, 6> kMac = {0x52, 0x54, 0, 0x12, 0x34, 0x56};
+  if (front.has(kProtocolRarp) && !front.SendRarp(kMac)) return 0;
   (void)front.GetInflight(2, 64);  // the input has no descriptors, so there is none in the answer
   if (front.StartQueue(0, layout, 0, STDIN_FILENO, STDIN_FILENO)) (void)front.StopQueue(0);
   return 0;

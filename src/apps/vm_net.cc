@@ -5,6 +5,7 @@
 namespace holdfast::apps {
 
 Status VirtualMachine::BuildNet() {
+  network_.set_chardevs([this](std::string_view id) { return FindChardev(id); });
   for (const NetdevRequest& netdev : options_.net.netdevs) {
     if (Status added = network_.Add(netdev.config); !added) {
       return Fail(std::move(added).error().Wrap(netdev.option));

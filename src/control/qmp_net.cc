@@ -135,12 +135,15 @@ void DefineNetdev(Schema& schema) {
                                         {"reconnect?", "int"},
                                         {"reconnect-ms?", "int"}});
   schema.Struct("NetdevDgramOptions", {{"local?", "SocketAddress"}, {"remote?", "SocketAddress"}});
+  schema.Struct("NetdevVhostUserOptions",
+                {{"chardev", "str"}, {"vhostforce?", "bool"}, {"queues?", "int"}});
   schema.Union("Netdev", {{"id", "str"}, {"type", "NetClientDriver"}}, "type",
                {{"user", "NetdevUserOptions"},
                 {"tap", "NetdevTapOptions"},
                 {"socket", "NetdevSocketOptions"},
                 {"stream", "NetdevStreamOptions"},
-                {"dgram", "NetdevDgramOptions"}});
+                {"dgram", "NetdevDgramOptions"},
+                {"vhost-user", "NetdevVhostUserOptions"}});
   schema.AddCommand("netdev_add", {.arguments = "Netdev", .run = NetdevAdd});
   schema.Struct("NetdevDelArguments", {{"id", "str"}});
   schema.AddCommand("netdev_del", {.arguments = "NetdevDelArguments", .run = NetdevDel});
@@ -148,6 +151,10 @@ void DefineNetdev(Schema& schema) {
   schema.AddEvent("NETDEV_STREAM_CONNECTED", "NetdevStreamConnected");
   schema.Struct("NetdevStreamDisconnected", {{"netdev-id", "str"}});
   schema.AddEvent("NETDEV_STREAM_DISCONNECTED", "NetdevStreamDisconnected");
+  schema.Struct("NetdevVhostUserConnected", {{"netdev-id", "str"}, {"chardev-id", "str"}});
+  schema.AddEvent("NETDEV_VHOST_USER_CONNECTED", "NetdevVhostUserConnected");
+  schema.Struct("NetdevVhostUserDisconnected", {{"netdev-id", "str"}});
+  schema.AddEvent("NETDEV_VHOST_USER_DISCONNECTED", "NetdevVhostUserDisconnected");
 }
 
 }  // namespace

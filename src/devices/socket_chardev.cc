@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "devices/socket_chardev.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/epoll.h>
 
@@ -39,18 +40,18 @@ SocketChardev::~SocketChardev() {
 }
 
 Result<SocketChardev::Handover> SocketChardev::HandOver() {
-  if (spec_.server) {
-    return Fail(Errc::kInvalidArgument,
-                fmt::format("the socket '{}' waits for clients, and this needs one that connects",
-                            spec_.address.Describe()),
-                "Write server=off and let the other program listen.");
-  }
   if (!lease_.expired()) {
     return Fail(Errc::kInvalidArgument,
                 fmt::format("the socket '{}' is in use", spec_.address.Describe()),
                 "Give each user a -chardev of its own.");
   }
+  UniqueFd listener;
+  if (listener_) {
+    listener.reset(::fcntl(listener_->fd(), F_DUPFD_CLOEXEC, 0));
+    if (!listener) return FailErrno("fcntl");
+  }
   Disconnect();
+  if (std::exchange(watching_, false)) loop().RemoveFd(listener_->fd());
   if (retry_) loop().CancelTimer(*retry_);
   retry_.reset();
   given_away_ = true;
@@ -59,6 +60,7 @@ Result<SocketChardev::Handover> SocketChardev::HandOver() {
   return Handover{.address = spec_.address,
                   .reconnect = spec_.reconnect,
                   .connection = std::exchange(peer_, UniqueFd()),
+                  .listener = std::move(listener),
                   .lease = std::move(lease)};
 }
 

@@ -24,15 +24,16 @@ class SocketChardev final : public FdChardev {
 
   std::string Describe() const override;
 
-  /// What somebody gets who speaks a protocol of its own with the server.
+  /// What somebody gets who speaks a protocol of its own with the other side.
   struct Handover {
     SocketAddress address;
     std::optional<std::chrono::milliseconds> reconnect;
     UniqueFd connection;          ///< invalid: there is none yet
+    UniqueFd listener;            ///< of a server: where the next client comes in
     std::shared_ptr<void> lease;  ///< as long as it lives, nobody else gets it
   };
   /// Gives the connection away; from then on this reads and writes nothing.
-  /// @return kInvalidArgument for a server, or while it is given away already
+  /// @return kInvalidArgument while it is given away already
   Result<Handover> HandOver();
 
  private:

@@ -256,11 +256,17 @@ TEST_F(SocketChardevTest, AClientGivesItsConnectionToOneUserAtATime) {
   EXPECT_FALSE(later->connection.valid()) << "the first user had it";
 }
 
-TEST_F(SocketChardevTest, AServerKeepsItsClients) {
+TEST_F(SocketChardevTest, AServerGivesItsListenerAway) {
   Make("unix:" + path_ + ",server=on,wait=off");
   const auto handover = dynamic_cast<SocketChardev&>(*chardev_).HandOver();
-  ASSERT_FALSE(handover);
-  EXPECT_NE(handover.error().hint().find("server=off"), std::string::npos);
+  ASSERT_TRUE(handover) << handover.error().ToString();
+  EXPECT_FALSE(handover->connection.valid());
+  const auto client = ConnectSocket({.path = path_});
+  ASSERT_TRUE(client) << client.error().ToString();
+  // The new owner finds it, this one leaves it alone.
+  ASSERT_TRUE(loop_->RunOnce(std::chrono::milliseconds(1)));
+  const UniqueFd found(::accept4(handover->listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  EXPECT_TRUE(found.valid());
 }
 
 }  // namespace

@@ -107,6 +107,12 @@ void DeviceTree::Reset() {
   pci_->Reset();
 }
 
+void DeviceTree::SetRunning(bool running) {
+  pci_->ForEach([running](pci::PciBus&, pci::PciBus::Occupant& occupant) {
+    occupant.function->SetRunning(running);
+  });
+}
+
 Status DeviceTree::RequestRemoval(std::string_view id) {
   if (const auto child = std::ranges::find(children_, id, &Child::id);
       child != children_.end() && !id.empty()) {

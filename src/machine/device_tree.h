@@ -63,6 +63,8 @@ class DeviceTree {
   /// Power-on state: functions reset, BARs and bridges placed. A device that the guest was asked to
   /// let go goes now, as in QEMU.
   void Reset();
+  /// The machine has stopped, with all vCPUs standing, or is about to go on: tells all functions.
+  void SetRunning(bool running);
 
  private:
   DeviceTree(Surroundings around, std::unique_ptr<PciServices> services);

@@ -12,7 +12,8 @@ set(DEVICES_NET_SOURCES
   net/tap_backend.cc
   net/tap_config.cc
   net/user_backend.cc
-  net/user_config.cc)
+  net/user_config.cc
+  net/vhost_user_backend.cc)
 set(DEVICES_NET_TESTS
   net/netdev_config_test.cc
   net/network_test.cc

@@ -8,8 +8,11 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include <holdfast/error.h>
+
+#include <nlohmann/json_fwd.hpp>
 
 namespace holdfast {
 class EventLoop;
@@ -19,6 +22,11 @@ class KernelVhost;
 }
 
 namespace holdfast::devices::net {
+
+class VhostUserBackend;
+
+/// Sends an event of the control protocol.
+using EmitEvent = std::function<void(std::string_view name, const nlohmann::json& data)>;
 
 /// The host's end of a guest's network card: NAT, tap, a socket. Carries Ethernet frames, each
 /// behind a virtio_net_hdr_v1 (virtio 1.2, 5.1.6) of 12 bytes: all zero where the backend knows no
@@ -55,6 +63,10 @@ class NetBackend {
   /// Instead of Attach() where there is vhost(): the pair is in use until Detach().
   /// @return the descriptor that the kernel takes the frames to and from
   virtual int AttachKernel(unsigned) noexcept { return -1; }
+  /// Where another process carries the frames of all pairs (vhost-user): this, as what it is.
+  virtual VhostUserBackend* vhost_user() noexcept { return nullptr; }
+  /// False while that process is away: the card's link is down then.
+  virtual bool available() const noexcept { return true; }
 };
 
 }  // namespace holdfast::devices::net

@@ -271,6 +271,42 @@ Status ReadSocket(const KeyValues& values, NetdevConfig& config) {
   return {};
 }
 
+// ---- vhost-user ----
+
+constexpr std::uint64_t kMostVhostUserQueues = 1024;  // QEMU's limit
+
+struct VhostUserWords {
+  std::string chardev;
+  std::uint64_t queues = 1;
+  bool force = false;
+};
+constexpr Property<VhostUserWords> kVhostUser[] = {
+    {Info("chardev", PropertyType::kString, "", "id of a -chardev socket that it listens on"),
+     object::SetField<&VhostUserWords::chardev>},
+    {Info("queues", PropertyType::kUint, "1", "pairs of queues"),
+     object::SetField<&VhostUserWords::queues>},
+    {Info("vhostforce", PropertyType::kBool, "off", "accepted; it is never done without"),
+     object::SetField<&VhostUserWords::force>},
+};
+
+Status ReadVhostUser(const KeyValues& values, NetdevConfig& config) {
+  VhostUserWords words;
+  HF_TRY_STATUS(object::SetProperties<VhostUserWords>(kVhostUser, {}, words, values));
+  if (words.chardev.empty()) {
+    return Fail(Errc::kInvalidArgument, "Parameter 'chardev' is missing",
+                "Make one with -chardev socket,id=ID,path=PATH and write chardev=ID.");
+  }
+  if (words.queues < 1 || words.queues > kMostVhostUserQueues) {
+    return Fail(
+        Errc::kInvalidArgument,
+        fmt::format("vhost-user number of queues must be in range [1, {}]", kMostVhostUserQueues),
+        "Leave queues= out for 1.");
+  }
+  config.what = VhostUserConfig{.chardev = std::move(words.chardev),
+                                .queues = static_cast<unsigned>(words.queues)};
+  return {};
+}
+
 // ---- all types ----
 
 Status ReadTap(const KeyValues& values, NetdevConfig& config) {
@@ -299,10 +335,11 @@ constexpr NetdevType kTypes[] = {
     {"stream", ReadStream, [] { return InfoOf<StreamWords>(kStream); }},
     {"tap", ReadTap, TapProperties},
     {"user", ReadUser, UserProperties},
+    {"vhost-user", ReadVhostUser, [] { return InfoOf<VhostUserWords>(kVhostUser); }},
 };
 constexpr std::string_view kQemuOnlyTypes[] = {
-    "af-xdp", "bridge",     "hubport",    "l2tpv3",        "netmap",     "passt",
-    "vde",    "vhost-user", "vhost-vdpa", "vmnet-bridged", "vmnet-host", "vmnet-shared"};
+    "af-xdp", "bridge",     "hubport",       "l2tpv3",     "netmap",      "passt",
+    "vde",    "vhost-vdpa", "vmnet-bridged", "vmnet-host", "vmnet-shared"};
 
 Error UnknownType(const std::string& type) {
   if (std::find(std::begin(kQemuOnlyTypes), std::end(kQemuOnlyTypes), type) !=

@@ -13,6 +13,7 @@
 #include "devices/net/stream_backend.h"
 #include "devices/net/tap_backend.h"
 #include "devices/net/user_config.h"
+#include "devices/net/vhost_user_backend.h"
 #include "object/keyval.h"
 #include "object/property.h"
 
@@ -22,7 +23,7 @@ namespace holdfast::devices::net {
 struct NetdevConfig {
   std::string id;
   std::string type;
-  std::variant<UserConfig, TapConfig, StreamConfig, DgramConfig> what;
+  std::variant<UserConfig, TapConfig, StreamConfig, DgramConfig, VhostUserConfig> what;
 };
 
 /// Reads `type=…,id=…,…` by QEMU's rules. `values` of a nested JSON object have its members under

@@ -118,6 +118,14 @@ TEST(NetdevConfig, TapsRunQemusScriptsUnlessToldNotTo) {
   EXPECT_EQ(std::get<TapConfig>(fds->what).fds, (std::vector<int>{7, 8}));
 }
 
+TEST(NetdevConfig, VhostUserNamesItsChardev) {
+  const auto config = Parse("vhost-user,id=n,chardev=c0,vhostforce=on,queues=4");
+  ASSERT_TRUE(config) << config.error().ToString();
+  const auto& other = std::get<VhostUserConfig>(config->what);
+  EXPECT_EQ(other.chardev, "c0");
+  EXPECT_EQ(other.queues, 4U);
+}
+
 TEST(NetdevConfig, EachMistakeIsNamed) {
   const struct {
     const char* text;
@@ -157,6 +165,12 @@ TEST(NetdevConfig, EachMistakeIsNamed) {
       {"stream,id=n,addr.type=unix", "addr.path"},
       {"stream,id=n,addr.type=unix,addr.path=x,server=on,reconnect=1", "reconnect"},
       {"stream,id=n,addr.type=unix,addr.path=x,reconnect-ms=1,reconnect=1", "reconnect"},
+      {"vhost-user,id=n", "'chardev' is missing"},
+      {"vhost-user,id=n,chardev=c,queues=0",
+       "vhost-user number of queues must be in range [1, 1024]"},
+      {"vhost-user,id=n,chardev=c,queues=1025", "in range [1, 1024]"},
+      {"vhost-user,id=n,chardev=c,queues=-1", "queues"},
+      {"vhost-user,id=n,chardev=c,path=x", "path"},
       {"dgram,id=n", "remote="},
       {"dgram,id=n,remote.type=unix,remote.path=x", "local="},
       {"socket,id=n", "exactly one"},

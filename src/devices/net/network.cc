@@ -10,6 +10,7 @@
 
 #include "devices/net/frame.h"
 #include "devices/net/user_backend.h"
+#include "devices/vhost_user/endpoint.h"
 
 namespace holdfast::devices::net {
 namespace {
@@ -84,9 +85,23 @@ Status Network::Add(const NetdevConfig& config) {
                      },
                      [&](const DgramConfig& dgram) {
                        return wrap(DgramBackend::Create(config.id, dgram));
-                     }},
+                     },
+                     [&](const VhostUserConfig& other) { return MakeVhostUser(config.id, other); }},
           config.what));
   return Add(config.type, std::move(backend));
+}
+
+Result<std::unique_ptr<NetBackend>> Network::MakeVhostUser(const std::string& id,
+                                                           const VhostUserConfig& config) {
+  Chardev* const chardev = find_chardev_ ? find_chardev_(config.chardev) : nullptr;
+  if (chardev == nullptr) {
+    return Fail(Errc::kInvalidArgument, fmt::format("chardev \"{}\" not found", config.chardev),
+                fmt::format("Make it with -chardev socket,id={},path=PATH.", config.chardev));
+  }
+  HF_TRY(vhost_user::Endpoint endpoint,
+         vhost_user::TakeOver(*chardev, config.chardev, fmt::format("netdev '{}'", id)));
+  HF_TRY(auto backend, VhostUserBackend::Create(loop_, id, config, std::move(endpoint), emit_));
+  return backend;
 }
 
 Status Network::Add(std::string type, std::unique_ptr<NetBackend> backend) {

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,9 +18,16 @@
 #include "devices/net/nic.h"
 #include "devices/net/stream_backend.h"
 
+namespace holdfast::devices {
+class Chardev;
+}
+
 namespace holdfast::devices::net {
 
 class UserBackend;
+
+/// Finds a chardev by its id; null for an id nobody made.
+using FindChardev = std::function<Chardev*(std::string_view id)>;
 
 /// How often and how long cards announce themselves; the values without more are QEMU's.
 struct AnnounceTimes {
@@ -46,6 +54,8 @@ class Network {
   Network& operator=(const Network&) = delete;
   ~Network();
 
+  /// How back ends of other processes find their sockets. Before Add().
+  void set_chardevs(FindChardev find) { find_chardev_ = std::move(find); }
   /// Makes a back end. @return an error for an id there is already, or the back end's own
   Status Add(const NetdevConfig& config);
   /// Takes over one that somebody else made.
@@ -88,7 +98,11 @@ class Network {
   std::string Line(const Entry& entry) const;
 
   EventLoop& loop_;
+  Result<std::unique_ptr<NetBackend>> MakeVhostUser(const std::string& id,
+                                                    const VhostUserConfig& config);
+
   const EmitEvent emit_;
+  FindChardev find_chardev_;
   std::vector<Entry> backends_;
   std::vector<Nic*> nics_;
   AnnounceTimes announce_;

@@ -30,9 +30,6 @@ struct StreamConfig {
   std::chrono::milliseconds reconnect{0};
 };
 
-/// Sends an event of the control protocol.
-using EmitEvent = std::function<void(std::string_view name, const nlohmann::json& data)>;
-
 /// A stream socket to another virtual machine or a switch. Each frame goes behind its length, four
 /// bytes, the highest first, as QEMU writes them. Without a peer, frames are dropped. The peer is
 /// not trusted: one that announces a frame larger than there can be is hung up on.

@@ -354,6 +354,8 @@ void Function::UpdateIntx() {
 // ---- Reset
 // ------------------------------------------------------------------------------------------
 
+void Function::SetRunning(bool) noexcept {}
+
 void Function::Reset() noexcept {
   const MutexLock moving(moves_mutex_);
   std::vector<Move> moves;

@@ -73,6 +73,9 @@ class Function {
 
   /// Back to power-on state. Overriders call it too.
   virtual void Reset() noexcept;
+  /// The machine has stopped, with all vCPUs standing, or is about to go on. Main thread. Default:
+  /// nothing to do.
+  virtual void SetRunning(bool running) noexcept;
 
   /// Called by the function whenever the guest moved a BAR or changed the command register, with
   /// the BAR's number and where it is decoded now (nothing: nowhere). Set by the bus.

@@ -3,6 +3,7 @@
 set(DEVICES_VHOST_USER_SOURCES
   block/storage_daemon.cc
   vhost_user/channel.cc
+  vhost_user/connection.cc
   vhost_user/endpoint.cc
   vhost_user/front_end.cc
   virtio/vhost_user_device.cc
@@ -10,4 +11,5 @@ set(DEVICES_VHOST_USER_SOURCES
 set(DEVICES_VHOST_USER_TESTS
   block/storage_daemon_test.cc
   vhost_user/front_end_test.cc
-  virtio/vhost_user_device_test.cc)
+  virtio/vhost_user_device_test.cc
+  virtio/virtio_net_vhost_user_test.cc)

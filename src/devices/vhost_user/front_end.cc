@@ -8,6 +8,7 @@
 #include <array>
 #include <cstring>
 
+#include <holdfast/conversion.h>
 #include <holdfast/ram_block.h>
 
 namespace holdfast::devices::vhost_user {
@@ -31,6 +32,14 @@ Error Unexpected(std::string_view what) {
 Status CheckMemory(const AddressSpace& memory) {
   for (const AddressSpace::Region& region : memory.regions()) {
     const RamBlock& block = *region.block;
+    if (block.conversion() != nullptr) {
+      return Fail(Errc::kInvalidArgument,
+                  fmt::format("vhost-user hands guest memory to another process, and pages of '{}' "
+                              "may become private",
+                              block.id()),
+                  "Leave out the vhost-user device or netdev, or what makes the memory "
+                  "convertible.");
+    }
     if (block.fd() >= 0 && block.shared()) continue;
     return Fail(Errc::kInvalidArgument,
                 fmt::format("vhost-user needs guest memory that another process can map, and that "
@@ -193,7 +202,7 @@ Status FrontEnd::SetInflight(const Inflight& inflight) {
 }
 
 Status FrontEnd::StartQueue(std::uint32_t index, const virtio::QueueLayout& layout,
-                            std::uint32_t base, int kick_fd, int call_fd) {
+                            std::uint32_t base, int kick_fd, int call_fd, bool enable) {
   HF_TRY_STATUS(Tell(Request::kSetVringNum, VringState{index, layout.size}));
   HF_TRY_STATUS(Tell(Request::kSetVringBase, VringState{index, base}));
   HF_TRY_STATUS(Tell(Request::kSetVringAddr,
@@ -207,20 +216,22 @@ Status FrontEnd::StartQueue(std::uint32_t index, const virtio::QueueLayout& layo
   HF_TRY_STATUS(Tell(Request::kSetVringCall, std::uint64_t{index}, call));
   const std::array<int, 1> kick = {kick_fd};
   HF_TRY_STATUS(Tell(Request::kSetVringKick, std::uint64_t{index}, kick));
-  if ((features_ & kFeatureProtocol) == 0) return {};  // enabled from the start
-  const VringState enable{index, 1};
-  return TellAndCheck(Request::kSetVringEnable, BytesOf(enable));
+  return enable ? EnableQueue(index, true) : Status{};
 }
 
-Status FrontEnd::StopQueue(std::uint32_t index) {
-  if ((features_ & kFeatureProtocol) != 0) {
-    HF_TRY_STATUS(Tell(Request::kSetVringEnable, VringState{index, 0}));
-  }
-  const VringState state{index, 0};
+Status FrontEnd::EnableQueue(std::uint32_t index, bool enable) {
+  if ((features_ & kFeatureProtocol) == 0) return {};  // enabled from the start
+  const VringState state{index, enable ? 1U : 0U};
+  return TellAndCheck(Request::kSetVringEnable, BytesOf(state));
+}
+
+Result<std::uint32_t> FrontEnd::StopQueue(std::uint32_t index) {
+  HF_TRY_STATUS(EnableQueue(index, false));
+  VringState state{index, 0};
   HF_TRY(const Message reply, Ask(Request::kGetVringBase, BytesOf(state)));
-  // Where it stopped is of no interest: queues are stopped for a reset.
   if (reply.payload.size() != sizeof state) return Fail(Unexpected("stops a queue at no place"));
-  return {};
+  std::memcpy(&state, reply.payload.data(), sizeof state);
+  return state.value;
 }
 
 Status FrontEnd::SetStatus(std::uint8_t status) {
@@ -231,6 +242,18 @@ Status FrontEnd::SetStatus(std::uint8_t status) {
 Status FrontEnd::ResetDevice() {
   if (!has(kProtocolResetDevice)) return {};
   return channel_.Send(static_cast<std::uint32_t>(Request::kResetDevice), {});
+}
+
+Status FrontEnd::SetMtu(std::uint16_t mtu) {
+  if (!has(kProtocolNetMtu)) return {};
+  const std::uint64_t value = mtu;
+  return TellAndCheck(Request::kNetSetMtu, BytesOf(value));
+}
+
+Status FrontEnd::SendRarp(std::span<const std::uint8_t, 6> mac) {
+  std::uint64_t value = 0;
+  std::memcpy(&value, mac.data(), mac.size());
+  return TellAndCheck(Request::kSendRarp, BytesOf(value));
 }
 
 Result<bool> FrontEnd::ServeBackend() {

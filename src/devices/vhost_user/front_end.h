@@ -61,13 +61,26 @@ class FrontEnd {
   Result<Inflight> GetInflight(std::uint16_t queues, std::uint16_t queue_size);
   Status SetInflight(const Inflight& inflight);
   /// @param base  the first entry of the available ring to look at
+  /// @param enable  false: EnableQueue() comes later
   Status StartQueue(std::uint32_t index, const virtio::QueueLayout& layout, std::uint32_t base,
-                    int kick_fd, int call_fd);
+                    int kick_fd, int call_fd, bool enable = true);
+  /// Whether the back end serves a queue that was started; what is not enabled is left alone. A
+  /// back end without protocol features serves all that are started.
+  Status EnableQueue(std::uint32_t index, bool enable);
   /// When it returns, the back end uses the queue no more.
-  Status StopQueue(std::uint32_t index);
+  /// @return the next entry of the available ring that it would have looked at, which is its word
+  Result<std::uint32_t> StopQueue(std::uint32_t index);
   /// The virtio device status; nothing where the back end does not want to know.
   Status SetStatus(std::uint8_t status);
   Status ResetDevice();
+
+  // Of network devices.
+  /// The largest packet that the driver was told. Nothing where the back end does not want to know
+  /// (NET_MTU); an error where it cannot.
+  Status SetMtu(std::uint16_t mtu);
+  /// Lets the back end announce a driver's address that does not do so itself. To be called where
+  /// has(kProtocolRarp).
+  Status SendRarp(std::span<const std::uint8_t, 6> mac);
 
   /// Answers one request of the back end. @return whether the configuration has changed
   Result<bool> ServeBackend();

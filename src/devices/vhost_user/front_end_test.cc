@@ -13,6 +13,7 @@
 #include <functional>
 #include <thread>
 
+#include <holdfast/conversion.h>
 #include <holdfast/ram_block.h>
 
 namespace holdfast::devices::vhost_user {
@@ -160,6 +161,25 @@ TEST(FrontEndTest, GivesTheMemorysDescriptorsAway) {
   ASSERT_TRUE(space.Write(GuestAddress(1ULL << 32), {&mark, 1}));
   EXPECT_EQ(*static_cast<const std::byte*>(theirs), mark);
   ::munmap(theirs, 4096);
+}
+
+// Converts nothing, but says that it could.
+class IdleEngine final : public ConversionEngine {
+ public:
+  ConversionEngineKind kind() const noexcept override { return ConversionEngineKind::kGuard; }
+  bool contents_survive() const noexcept override { return true; }
+  Result<Busy> Apply(std::uint64_t, std::uint64_t, MemoryAttribute) override { return Busy(); }
+};
+
+TEST(FrontEndTest, MemoryThatMayBecomePrivateIsNeverHandedOut) {
+  auto block = RamBlock::CreateMemfd("ram", 1 << 20);
+  ASSERT_TRUE(block);
+  ASSERT_TRUE((*block)->EnableConversion(std::make_unique<IdleEngine>()));
+  AddressSpace space(nullptr);
+  ASSERT_TRUE(space.AddRam(GuestAddress(0), 1 << 20, **block, 0));
+  const Status checked = CheckMemory(space);
+  ASSERT_FALSE(checked);
+  EXPECT_THAT(checked.error().message(), HasSubstr("pages of 'ram' may become private"));
 }
 
 TEST(FrontEndTest, ARefusalIsAnError) {

@@ -24,6 +24,8 @@ enum class Request : std::uint32_t {
   kSetProtocolFeatures = 16,
   kGetQueueNum = 17,
   kSetVringEnable = 18,
+  kSendRarp = 19,
+  kNetSetMtu = 20,
   kSetBackendReqFd = 21,
   kGetConfig = 24,
   kSetConfig = 25,
@@ -45,7 +47,9 @@ inline constexpr std::uint64_t kFeatureProtocol = 1ULL << 30;
 enum Protocol : std::uint64_t {
   kProtocolMq = 1ULL << 0,
   kProtocolLogShmfd = 1ULL << 1,
+  kProtocolRarp = 1ULL << 2,
   kProtocolReplyAck = 1ULL << 3,
+  kProtocolNetMtu = 1ULL << 4,
   kProtocolBackendReq = 1ULL << 5,
   kProtocolConfig = 1ULL << 9,
   kProtocolInflightShmfd = 1ULL << 12,

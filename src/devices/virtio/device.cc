@@ -15,4 +15,6 @@ void Device::ReadConfig(std::uint64_t, std::span<std::byte> data) noexcept {
 
 void Device::WriteConfig(std::uint64_t, std::span<const std::byte>) noexcept {}
 
+void Device::SetRunning(bool) noexcept {}
+
 }  // namespace holdfast::devices::virtio

@@ -114,6 +114,11 @@ class Device {
   virtual Status Activate(Transport& transport) = 0;
   /// The driver kicked queue `index`, perhaps for nothing.
   virtual void HandleQueue(unsigned index) = 0;
+  /// The machine stops, with all vCPUs standing, or goes on. When false returns, nobody who serves
+  /// queues outside this process (the kernel, a back end) touches the guest's memory until true
+  /// comes. Only while active; a reset may come in between, an activation waits for true. Default:
+  /// nothing to do.
+  virtual void SetRunning(bool running) noexcept;
   /// Ends everything under way: when it returns, no request is in flight, no buffer in use.
   virtual void Reset() noexcept = 0;
 };

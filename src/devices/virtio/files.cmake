@@ -18,6 +18,7 @@ set(DEVICES_VIRTIO_SOURCES
   virtio/virtio_net_control.cc
   virtio/virtio_net_pci.cc
   virtio/virtio_net_vhost.cc
+  virtio/virtio_net_vhost_user.cc
   virtio/virtio_pci.cc
   virtio/virtio_rng.cc
   virtio/virtio_scsi.cc
@@ -38,4 +39,5 @@ set(DEVICES_VIRTIO_TESTS
   virtio/virtio_serial_test.cc)
 # The driver's side, for tests here, in tests/kvm and for fuzzing.
 set(DEVICES_TESTING_SOURCES
+  vhost_user/test_net_backend.cc
   virtio/test_driver.cc)

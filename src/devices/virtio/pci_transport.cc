@@ -186,7 +186,20 @@ QueueLayout PciTransport::LayoutOf(const QueueRegisters& registers) const {
           .in_order = (accepted_ & kFeatureInOrder) != 0};
 }
 
+void PciTransport::SetRunning(bool running) noexcept {
+  RunOnLoop([this, running] {
+    running_ = running;
+    if (active_) device_->SetRunning(running);
+    if (!running || !activation_) return;
+    Activate(*std::exchange(activation_, std::nullopt));
+  });
+}
+
 void PciTransport::Activate(std::uint64_t generation) {
+  if (!running_) {
+    activation_ = generation;
+    return;
+  }
   std::vector<std::pair<unsigned, QueueLayout>> layouts;
   {
     const MutexLock lock(mutex_);

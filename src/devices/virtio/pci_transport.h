@@ -33,6 +33,7 @@ class PciTransport final : public pci::Function, private Transport {
   void WriteBar(unsigned bar, std::uint64_t offset,
                 std::span<const std::byte> data) noexcept override;
   void Reset() noexcept override HF_EXCLUDES(mutex_);
+  void SetRunning(bool running) noexcept override;
 
   Device& device() noexcept { return *device_; }
 
@@ -101,6 +102,8 @@ class PciTransport final : public pci::Function, private Transport {
   std::vector<std::unique_ptr<TransportQueue>> queues_;
   std::uint64_t agreed_ = 0;  // written before the device is activated
   bool active_ = false;
+  bool running_ = true;                      // the machine does
+  std::optional<std::uint64_t> activation_;  // one that waits for that, by its generation
   // Work that was posted and runs after the end finds this gone.
   std::shared_ptr<int> alive_ = std::make_shared<int>();
 

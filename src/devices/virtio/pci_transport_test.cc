@@ -50,6 +50,7 @@ class EchoDevice final : public Device {
       queue.Complete(*chain, static_cast<std::uint32_t>(chain->writable.CopyIn(0, data)));
     }
   }
+  void SetRunning(bool running) noexcept override { runs.push_back(running); }
   void Reset() noexcept override {
     transport_ = nullptr;
     ++resets;
@@ -59,6 +60,7 @@ class EchoDevice final : public Device {
   std::array<std::byte, 8> config{};
   int activations = 0;
   int resets = 0;
+  std::vector<bool> runs;  // what it was told about the machine
 
  private:
   static constexpr std::array<std::uint16_t, 2> kQueues = {64, 16};
@@ -404,6 +406,40 @@ TEST(TransportOptionsTest, TakesItsOwnAndLeavesTheRest) {
     values = object::ParseKeyValues(bad);
     ASSERT_TRUE(values);
     EXPECT_FALSE(TakeTransportOptions(*values, options)) << bad;
+  }
+}
+
+TEST_F(PciTransportTest, AnActiveDeviceHearsThatTheMachineStands) {
+  function_->SetRunning(false);
+  function_->SetRunning(true);
+  EXPECT_TRUE(device_->runs.empty());  // nobody drives it
+  ASSERT_NO_FATAL_FAILURE(Start());
+  function_->SetRunning(false);
+  function_->SetRunning(true);
+  EXPECT_EQ(device_->runs, (std::vector<bool>{false, true}));
+  ASSERT_NO_FATAL_FAILURE(Echo());
+}
+
+TEST_F(PciTransportTest, AnActivationWaitsUntilTheMachineRuns) {
+  for (const bool reset : {false, true}) {
+    SCOPED_TRACE(reset);
+    const int before = device_->activations;
+    ASSERT_EQ(Negotiate(kFeatureVersion1 | kFeatureIndirect), 11);
+    SetUpQueue(0);
+    Write<std::uint8_t>(kDeviceStatus, 15);
+    function_->SetRunning(false);
+    ASSERT_NO_FATAL_FAILURE(RunLoop());
+    EXPECT_EQ(device_->activations, before);
+    if (reset) function_->Reset();
+    function_->SetRunning(true);
+    // A reset has made it pointless.
+    EXPECT_EQ(device_->activations, reset ? before : before + 1);
+    if (!reset) {
+      ASSERT_NO_FATAL_FAILURE(Echo());
+    }
+    function_->Reset();
+    function_->WriteConfig(0x10 + 4 * kBar, 4, 0xc0000000);
+    function_->WriteConfig(0x04, 2, 0x6);
   }
 }
 

@@ -2,10 +2,11 @@
 #include "devices/virtio/vhost_user_device.h"
 
 #include <fmt/format.h>
-#include <sys/epoll.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "base/log.h"
@@ -34,7 +35,15 @@ vhost_user::FrontEnd::Options VhostUserDevice::ConnectOptions(bool has_config) {
 }
 
 VhostUserDevice::VhostUserDevice(EventLoop& loop, Config config, vhost_user::Endpoint endpoint)
-    : loop_(loop), config_(std::move(config)), endpoint_(std::move(endpoint)) {
+    : loop_(loop),
+      config_(std::move(config)),
+      connection_(
+          loop_, config_.name, "requests wait", std::move(endpoint),
+          ConnectOptions(config_.config_size != 0),
+          {.adopt = [this](FrontEnd& front) { return Adopt(front); },
+           .back = [this] { return transport_ != nullptr && running_ ? StartQueues() : Status{}; },
+           .gone = [this](const Error& why, bool final) { OnGone(why, final); },
+           .config_changed = [this] { return ReadBackendConfig(*front()); }}) {
   const MutexLock lock(mutex_);
   bytes_ = config_.own_config;
 }
@@ -56,51 +65,43 @@ Result<std::unique_ptr<VhostUserDevice>> VhostUserDevice::Create(EventLoop& loop
       new VhostUserDevice(loop, std::move(config), std::move(endpoint)));
   device->features_ = device->config_.features & front->features();
   device->refused_ = kNeverFeatures | (kRingFeatures & ~front->features());
-  HF_TRY_STATUS(device->Adopt(std::move(front)));
+  HF_TRY_STATUS(device->connection_.Begin(std::move(front)));
   return device;
 }
 
 VhostUserDevice::~VhostUserDevice() {
   Reset();
-  if (retry_) loop_.CancelTimer(*retry_);
-  if (!front_) return;
-  loop_.RemoveFd(front_->fd());
-  if (front_->backend_fd() >= 0) loop_.RemoveFd(front_->backend_fd());
 }
 
-Status VhostUserDevice::Adopt(std::unique_ptr<FrontEnd> front) {
+Status VhostUserDevice::Adopt(FrontEnd& front) {
   // The driver keeps what it was offered, so a successor must have it all.
   const std::uint64_t needed = features_ | (kRingFeatures & ~refused_);
-  if ((front->features() & needed) != needed) {
+  if ((front.features() & needed) != needed) {
     return Fail(Errc::kUnsupported,
                 fmt::format("the vhost-user back end lacks features {:#x} that its predecessor had",
-                            needed & ~front->features()));
+                            needed & ~front.features()));
   }
-  if (config_.config_size != 0 && !front->has(vhost_user::kProtocolConfig)) {
+  if (config_.config_size != 0 && !front.has(vhost_user::kProtocolConfig)) {
     return Fail(Errc::kUnsupported, "the vhost-user back end does not tell its configuration",
                 "Use one with the protocol feature CONFIG.");
   }
-  front_ = std::move(front);
-  Status adopted = RestoreWrittenByte();
-  if (adopted) adopted = ReadBackendConfig();
-  if (adopted) adopted = Watch();
-  if (!adopted) front_.reset();
-  return adopted;
+  HF_TRY_STATUS(RestoreWrittenByte(front));
+  return ReadBackendConfig(front);
 }
 
 // A successor must not, for example, cache what the driver wants to be written through.
-Status VhostUserDevice::RestoreWrittenByte() {
+Status VhostUserDevice::RestoreWrittenByte(FrontEnd& front) {
   std::optional<std::byte> written;
   {
     const MutexLock lock(mutex_);
     written = written_;
   }
-  return written ? front_->SetConfig(*config_.writable_byte, {&*written, 1}) : Status{};
+  return written ? front.SetConfig(*config_.writable_byte, {&*written, 1}) : Status{};
 }
 
-Status VhostUserDevice::ReadBackendConfig() {
+Status VhostUserDevice::ReadBackendConfig(FrontEnd& front) {
   if (config_.config_size == 0) return {};
-  HF_TRY(std::vector<std::byte> bytes, front_->GetConfig(config_.config_size));
+  HF_TRY(std::vector<std::byte> bytes, front.GetConfig(config_.config_size));
   if (config_.edit_config) config_.edit_config(bytes);
   bool changed = false;
   {
@@ -112,128 +113,112 @@ Status VhostUserDevice::ReadBackendConfig() {
   return {};
 }
 
-Status VhostUserDevice::Watch() {
-  // Between exchanges the back end has nothing to say here: whatever comes is its end.
-  HF_TRY_STATUS(loop_.AddFd(front_->fd(), EPOLLIN, [this](std::uint32_t) {
-    Lose(Error(Errc::kSystem, "the back end has closed the connection"));
-  }));
-  if (front_->backend_fd() < 0) return {};
-  Status watched =
-      loop_.AddFd(front_->backend_fd(), EPOLLIN, [this](std::uint32_t) { OnBackendRequest(); });
-  if (!watched) loop_.RemoveFd(front_->fd());
-  return watched;
-}
-
-void VhostUserDevice::OnBackendRequest() {
-  const Result<bool> config_changed = front_->ServeBackend();
-  if (!config_changed) return Lose(config_changed.error());
-  if (!*config_changed) return;
-  if (const Status read = ReadBackendConfig(); !read) Lose(read.error());
-}
-
-void VhostUserDevice::Lose(const Error& why) noexcept {
-  if (front_) {
-    loop_.RemoveFd(front_->fd());
-    if (front_->backend_fd() >= 0) loop_.RemoveFd(front_->backend_fd());
-  }
-  front_.reset();
+void VhostUserDevice::OnGone(const Error& why, bool final) {
   started_.clear();
-  if (!endpoint_.reconnect()) {
-    const std::string text =
-        fmt::format("vhost-user back end '{}' lost: {}", endpoint_.path(), why.message());
-    if (transport_ != nullptr) {
-      transport_->NeedsReset(Error(Errc::kSystem, text));
-    } else {
-      log::Warn(fmt::format("{}: {}", config_.name, text));
-    }
-    return;
-  }
-  if (!std::exchange(said_lost_, true)) {
-    log::Warn(
-        fmt::format("{}: vhost-user back end '{}' lost ({}); requests wait for it to come "
-                    "back",
-                    config_.name, endpoint_.path(), why.message()));
-  }
-  if (!retry_) {
-    retry_ = loop_.AddTimer(EventLoop::Clock::now() + *endpoint_.reconnect(), [this] {
-      retry_.reset();
-      TryAgain();
-    });
-  }
-}
-
-void VhostUserDevice::TryAgain() {
-  auto socket = endpoint_.Connect();
-  if (!socket) return Lose(socket.error());
-  auto front = FrontEnd::Connect(*std::move(socket), ConnectOptions(config_.config_size != 0));
-  if (!front) return Lose(front.error());
-  if (const Status adopted = Adopt(*std::move(front)); !adopted) return Lose(adopted.error());
+  lost_ = true;
+  if (!final) return;
+  const std::string text = fmt::format("vhost-user back end '{}' lost: {}",
+                                       connection_.endpoint().path(), why.message());
   if (transport_ != nullptr) {
-    if (const Status started = StartQueues(true); !started) return Lose(started.error());
+    transport_->NeedsReset(Error(Errc::kSystem, text));
+  } else {
+    log::Warn(fmt::format("{}: {}", config_.name, text));
   }
-  said_lost_ = false;
-  log::Info(fmt::format("{}: vhost-user back end '{}' is back", config_.name, endpoint_.path()));
 }
 
 Status VhostUserDevice::Activate(Transport& transport) {
   HF_TRY_STATUS(vhost_user::CheckMemory(transport.memory()));
   transport_ = &transport;
   inflight_.reset();
+  lost_ = false;
   // The kicks are the back end's, also those that come while there is none.
   for (unsigned i = 0; i < config_.queue_sizes.size(); ++i) {
     if (transport.queue(i).ready()) transport.queue(i).TakeKicks(true);
   }
-  if (!front_) {
-    if (endpoint_.reconnect()) return {};
-    return Fail(Errc::kSystem,
-                fmt::format("the vhost-user back end '{}' has gone", endpoint_.path()));
+  if (front() == nullptr) {
+    if (connection_.endpoint().reconnect()) return {};
+    return Fail(Errc::kSystem, fmt::format("the vhost-user back end '{}' has gone",
+                                           connection_.endpoint().path()));
   }
-  if (const Status started = StartQueues(false); !started) Lose(started.error());
+  if (const Status started = StartQueues(); !started) connection_.Lose(started.error());
   return {};
 }
 
-// What is not answered starts behind the used index: a split ring's device answers in any order,
-// but an entry of the available ring is passed over only when it is answered or in the inflight
-// memory.
-Result<std::uint32_t> VhostUserDevice::FirstUnanswered(const DeviceQueue& queue) const {
-  std::uint16_t used = 0;
-  HF_TRY_STATUS(transport_->memory().Read(queue.layout().device_area + 2,
-                                          std::as_writable_bytes(std::span(&used, 1))));
-  return used;
-}
-
-Status VhostUserDevice::StartQueues(bool again) {
+Status VhostUserDevice::StartQueues() {
+  FrontEnd& front = *connection_.front();
   // Addresses in rings are the guest's physical ones, whatever the driver calls them.
   const std::uint64_t agreed = transport_->features() & (features_ | kRingFeatures);
-  HF_TRY_STATUS(front_->SetFeatures(agreed & front_->features()));
-  HF_TRY_STATUS(front_->SetMemory(transport_->memory()));
+  HF_TRY_STATUS(front.SetFeatures(agreed & front.features()));
+  HF_TRY_STATUS(front.SetMemory(transport_->memory()));
   const auto& sizes = config_.queue_sizes;
-  if (front_->has(vhost_user::kProtocolInflightShmfd)) {
+  if (front.has(vhost_user::kProtocolInflightShmfd)) {
     if (!inflight_) {
-      HF_TRY(inflight_, front_->GetInflight(static_cast<std::uint16_t>(sizes.size()),
-                                            *std::ranges::max_element(sizes)));
+      HF_TRY(inflight_, front.GetInflight(static_cast<std::uint16_t>(sizes.size()),
+                                          *std::ranges::max_element(sizes)));
     }
-    HF_TRY_STATUS(front_->SetInflight(*inflight_));
+    HF_TRY_STATUS(front.SetInflight(*inflight_));
   }
   for (unsigned i = 0; i < sizes.size(); ++i) {
     DeviceQueue& queue = transport_->queue(i);
     if (!queue.ready()) continue;
     HF_TRY(const int call, queue.call_fd());
     std::uint32_t base = queue.position();
-    if (again) {
-      HF_TRY(base, FirstUnanswered(queue));
+    if (lost_) {
+      HF_TRY(base, vhost_user::FirstUnanswered(transport_->memory(), queue.layout()));
     }
-    HF_TRY_STATUS(front_->StartQueue(i, queue.layout(), base, queue.kick_fd(), call));
+    HF_TRY_STATUS(front.StartQueue(i, queue.layout(), base, queue.kick_fd(), call));
     started_.push_back(i);
   }
-  HF_TRY_STATUS(front_->SetStatus(kDriverOk));
+  HF_TRY_STATUS(front.SetStatus(kDriverOk));
   // Whatever happened before anybody listened: both sides look once.
   for (const unsigned i : started_) {
     HandleQueue(i);
     HF_TRY(const int call, transport_->queue(i).call_fd());
-    if (again) (void)::eventfd_write(call, 1);
+    if (lost_) (void)::eventfd_write(call, 1);
   }
+  lost_ = false;
   return {};
+}
+
+// Where each queue goes on is what the back end says; what it has taken and not answered stands in
+// the memory for requests in flight.
+Status VhostUserDevice::StopQueues() {
+  if (config_.requests_end) WaitForAnswers();
+  for (const unsigned i : std::exchange(started_, {})) {
+    HF_TRY(const std::uint32_t position, front()->StopQueue(i));
+    transport_->queue(i).set_position(position);
+  }
+  return front()->SetStatus(0);
+}
+
+bool VhostUserDevice::AllAnswered() const {
+  return std::ranges::all_of(started_, [this](unsigned i) {
+    const QueueLayout& layout = transport_->queue(i).layout();
+    const auto available = vhost_user::RingIndex(transport_->memory(), layout.driver_area);
+    const auto used = vhost_user::RingIndex(transport_->memory(), layout.device_area);
+    return !available || !used || *available == *used;
+  });
+}
+
+// While no vCPU runs. The limit is for a guest whose rings never come out even, and for a back end
+// whose storage hangs.
+void VhostUserDevice::WaitForAnswers() const {
+  constexpr std::chrono::seconds kLimit{10};
+  const auto deadline = std::chrono::steady_clock::now() + kLimit;
+  // A vCPU may have stood still before it kicked.
+  for (const unsigned i : started_) (void)::eventfd_write(transport_->queue(i).kick_fd(), 1);
+  while (!AllAnswered() && std::chrono::steady_clock::now() < deadline) {
+    pollfd gone{.fd = front()->fd(), .events = POLLIN, .revents = 0};
+    if (::poll(&gone, 1, 1) != 0) return;
+  }
+}
+
+void VhostUserDevice::SetRunning(bool running) noexcept {
+  running_ = running;
+  if (transport_ == nullptr || front() == nullptr) return;
+  if (!running && started_.empty()) return;
+  const Status done = running ? StartQueues() : StopQueues();
+  if (!done) connection_.Lose(done.error());
 }
 
 void VhostUserDevice::HandleQueue(unsigned index) {
@@ -242,16 +227,17 @@ void VhostUserDevice::HandleQueue(unsigned index) {
 }
 
 void VhostUserDevice::Reset() noexcept {
-  if (front_ && !started_.empty()) {
+  if (front() != nullptr && !started_.empty()) {
     Status stopped;
     for (const unsigned i : started_) {
-      stopped = front_->StopQueue(i);
+      const Result<std::uint32_t> position = front()->StopQueue(i);
+      if (!position) stopped = Fail(position.error());
       if (!stopped) break;
     }
-    if (stopped) stopped = front_->ResetDevice();
-    if (stopped) stopped = front_->SetStatus(0);
+    if (stopped) stopped = front()->ResetDevice();
+    if (stopped) stopped = front()->SetStatus(0);
     transport_ = nullptr;
-    if (!stopped) Lose(stopped.error());
+    if (!stopped) connection_.Lose(stopped.error());
   }
   transport_ = nullptr;
   started_.clear();
@@ -281,8 +267,10 @@ void VhostUserDevice::WriteConfig(std::uint64_t offset, std::span<const std::byt
 }
 
 void VhostUserDevice::SendConfig(std::uint32_t offset, std::byte value) {
-  if (!front_) return;  // its successor hears of it first
-  if (const Status sent = front_->SetConfig(offset, {&value, 1}); !sent) Lose(sent.error());
+  if (front() == nullptr) return;  // its successor hears of it first
+  if (const Status sent = front()->SetConfig(offset, {&value, 1}); !sent) {
+    connection_.Lose(sent.error());
+  }
 }
 
 }  // namespace holdfast::devices::virtio

@@ -12,6 +12,7 @@
 
 #include "base/event_loop.h"
 #include "base/thread_annotations.h"
+#include "devices/vhost_user/connection.h"
 #include "devices/vhost_user/endpoint.h"
 #include "devices/vhost_user/front_end.h"
 #include "devices/virtio/device.h"
@@ -42,6 +43,9 @@ class VhostUserDevice final : public Device {
     std::function<void(std::span<std::byte>)> edit_config;
     /// Bytes of configuration space that the driver may write: the offset, or nothing.
     std::optional<std::uint32_t> writable_byte;
+    /// Each request is answered in a time of its own, whatever else happens: a stop waits for
+    /// them, because not every back end does.
+    bool requests_end = false;
   };
   /// Connects. `front` has greeted the back end already. @return kUnsupported for a back end that
   /// cannot do what is needed
@@ -66,32 +70,32 @@ class VhostUserDevice final : public Device {
       HF_EXCLUDES(mutex_);
   Status Activate(Transport& transport) override;
   void HandleQueue(unsigned index) override;
+  void SetRunning(bool running) noexcept override;
   void Reset() noexcept override;
 
  private:
   VhostUserDevice(EventLoop& loop, Config config, vhost_user::Endpoint endpoint);
-  Status Adopt(std::unique_ptr<vhost_user::FrontEnd> front);
-  Status ReadBackendConfig() HF_EXCLUDES(mutex_);
-  Status RestoreWrittenByte() HF_EXCLUDES(mutex_);
-  Status Watch();
-  Status StartQueues(bool again);
-  Result<std::uint32_t> FirstUnanswered(const DeviceQueue& queue) const;
-  void OnBackendRequest();
-  void Lose(const Error& why) noexcept;
-  void TryAgain();
+  Status Adopt(vhost_user::FrontEnd& front);
+  Status ReadBackendConfig(vhost_user::FrontEnd& front) HF_EXCLUDES(mutex_);
+  Status RestoreWrittenByte(vhost_user::FrontEnd& front) HF_EXCLUDES(mutex_);
+  Status StartQueues();
+  Status StopQueues();
+  void WaitForAnswers() const;
+  bool AllAnswered() const;
+  void OnGone(const Error& why, bool final);
   void SendConfig(std::uint32_t offset, std::byte value);
+  vhost_user::FrontEnd* front() const noexcept { return connection_.front(); }
 
   EventLoop& loop_;
   const Config config_;
-  vhost_user::Endpoint endpoint_;
   std::uint64_t features_ = 0;  // constant after Create()
   std::uint64_t refused_ = 0;   // constant after Create()
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);
 
-  std::unique_ptr<vhost_user::FrontEnd> front_;  // null while there is no back end
-  std::optional<EventLoop::TimerId> retry_;
-  bool said_lost_ = false;
+  vhost_user::Connection connection_;
   Transport* transport_ = nullptr;  // while active
+  bool running_ = true;             // the machine does
+  bool lost_ = false;               // a back end, and with it where its queues stood
   std::vector<unsigned> started_;   // queues that the back end serves
   std::optional<vhost_user::Inflight> inflight_;
 

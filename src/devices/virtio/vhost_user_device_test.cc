@@ -175,6 +175,48 @@ TEST_F(VhostUserBlkTest, ABackEndThatIsKilledAndComesBackLosesNoRequest) {
   }
 }
 
+TEST_F(VhostUserBlkTest, NothingIsAnsweredWhileTheMachineStandsAndNothingIsLost) {
+  auto disk = MakeDisk();
+  ASSERT_TRUE(disk) << disk.error().ToString();
+  TestDriver driver(**disk, *loop_);
+  ASSERT_TRUE(driver.Start());
+  constexpr std::size_t kRequests = 6;
+  const auto write = [&](std::uint64_t sector, char mark) {
+    const std::string text(kSector, mark);
+    const GuestAddress out = driver.ram().Put(Request(kWrite, sector, BytesOf(text)));
+    const TestBuffer buffers[] = {{out, 16 + kSector, false}, {driver.ram().Allocate(1), 1, true}};
+    driver.Send(0, buffers);
+  };
+  // The third time, the back end dies while the machine stands.
+  for (int round = 0; round < 3; ++round) {
+    SCOPED_TRACE(round);
+    for (std::size_t i = 0; i < kRequests; ++i) write(10 + i, static_cast<char>('a' + round));
+    (*disk)->SetRunning(false);
+    // What was sent before is all answered: whoever looks at the memory now finds it at rest.
+    std::size_t answered = 0;
+    while (driver.Take(0)) ++answered;
+    EXPECT_EQ(answered, kRequests);
+    for (std::size_t i = 0; i < kRequests; ++i) write(30 + i, static_cast<char>('a' + round));
+    if (round == 2) {
+      backend_->Kill();
+      ASSERT_TRUE(backend_->Start());
+    }
+    for (int i = 0; i < 5; ++i) ASSERT_TRUE(loop_->RunOnce(10ms));
+    EXPECT_FALSE(driver.Take(0));
+    (*disk)->SetRunning(true);
+    answered = 0;
+    ASSERT_TRUE(driver.RunUntil([&] {
+      while (driver.Take(0)) ++answered;
+      return answered >= kRequests;
+    })) << answered;
+    const auto read = driver.Ask(1, Request(kRead, 30), kSector + 1);
+    ASSERT_TRUE(read) << read.error().ToString();
+    EXPECT_EQ(read->data.at(0), static_cast<std::byte>('a' + round));
+    EXPECT_FALSE(driver.Take(0));  // each is answered once
+  }
+  EXPECT_EQ(driver.needs_reset(), "");
+}
+
 TEST_F(VhostUserBlkTest, WithoutReconnectTheDriverHearsOfTheEnd) {
   auto disk = MakeVhostUserBlk(*loop_, memory_.space(),
                                vhost_user::Endpoint(Path("socket"), std::nullopt), {});

@@ -8,7 +8,6 @@
 #include <bit>
 #include <cstring>
 
-#include "devices/socket_chardev.h"
 #include "devices/virtio/virtio_pci.h"
 
 namespace holdfast::devices::virtio {
@@ -171,20 +170,7 @@ Result<vhost_user::Endpoint> VhostUserEndpoint(const DeviceEnvironment& environm
         fmt::format("Device '{}' can't find value '{}' of property 'chardev'", model, chardev),
         fmt::format("Make it with -chardev socket,id={},path=PATH.", chardev));
   }
-  auto* const socket = dynamic_cast<SocketChardev*>(found);
-  if (socket == nullptr) {
-    return Fail(Errc::kInvalidArgument,
-                fmt::format("{}: the chardev '{}' is not a socket", model, chardev),
-                "A vhost-user back end listens on a Unix socket.");
-  }
-  HF_TRY(SocketChardev::Handover handover, socket->HandOver());
-  if (handover.address.path.empty()) {
-    return Fail(Errc::kInvalidArgument,
-                fmt::format("{}: the chardev '{}' is not a Unix socket", model, chardev),
-                "Memory can be shared with processes of this host only: write path=PATH.");
-  }
-  return vhost_user::Endpoint(handover.address.path, handover.reconnect,
-                              std::move(handover.connection), std::move(handover.lease));
+  return vhost_user::TakeOver(*found, chardev, model);
 }
 
 Result<std::unique_ptr<VhostUserDevice>> MakeVhostUserBlk(EventLoop& loop,
@@ -209,7 +195,8 @@ Result<std::unique_ptr<VhostUserDevice>> MakeVhostUserBlk(EventLoop& loop,
             const auto count = static_cast<std::uint16_t>(queues);
             std::memcpy(bytes.data() + kBlkNumQueues, &count, sizeof count);
           },
-      .writable_byte = kBlkWriteback};
+      .writable_byte = kBlkWriteback,
+      .requests_end = true};
   return VhostUserDevice::Create(loop, std::move(device), std::move(endpoint), std::move(front));
 }
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/event_loop.h"
+#include "base/log.h"
 #include "devices/vhost/vhost_abi.h"
 #include "devices/virtio/virtio_pci.h"
 
@@ -59,24 +60,48 @@ void VhostVsock::ReadConfig(std::uint64_t offset, std::span<std::byte> data) noe
   }
 }
 
-Status VhostVsock::SetRunning(bool running) const {
-  return kernel_->Call(vhost::abi::kVsockSetRunning, std::int32_t{running ? 1 : 0},
+Status VhostVsock::Serve(bool serve) const {
+  return kernel_->Call(vhost::abi::kVsockSetRunning, std::int32_t{serve ? 1 : 0},
                        "VHOST_VSOCK_SET_RUNNING");
+}
+
+Status VhostVsock::TakeQueues() {
+  for (unsigned i = 0; i < kServed; ++i) {
+    HF_TRY_STATUS(kernel_->TakeQueue(i, transport_->queue(i), transport_->memory(), error_.get()));
+  }
+  return Serve(true);
 }
 
 Status VhostVsock::Activate(Transport& transport) {
   HF_TRY_STATUS(kernel_->SetFeatures(transport.features()));
   HF_TRY_STATUS(kernel_->SetMemory(transport.memory()));
-  for (unsigned i = 0; i < kServed; ++i) {
-    HF_TRY_STATUS(kernel_->TakeQueue(i, transport.queue(i), transport.memory(), error_.get()));
-  }
   HF_TRY_STATUS(loop_.AddFd(error_.get(), EPOLLIN, [this](std::uint32_t) {
     eventfd_t count = 0;
     if (::eventfd_read(error_.get(), &count) != 0 || transport_ == nullptr) return;
     transport_->NeedsReset(Error(Errc::kMalformed, "the kernel found a queue broken"));
   }));
   transport_ = &transport;
-  return SetRunning(true);
+  return TakeQueues();
+}
+
+void VhostVsock::SetRunning(bool running) noexcept {
+  if (transport_ == nullptr) return;
+  if (running) {
+    if (const Status taken = TakeQueues(); !taken) return transport_->NeedsReset(taken.error());
+    // What the driver did before the kernel listened again.
+    for (unsigned i = 0; i < kServed; ++i) HandleQueue(i);
+    return;
+  }
+  Status stopped = Serve(false);
+  for (unsigned i = 0; stopped && i < kServed; ++i) {
+    const Result<std::uint32_t> position = kernel_->Position(i);
+    if (position) {
+      transport_->queue(i).set_position(*position);
+    } else {
+      stopped = Fail(position.error());
+    }
+  }
+  if (!stopped) log::Warn(stopped.error().ToString());
 }
 
 void VhostVsock::HandleQueue(unsigned index) {
@@ -89,7 +114,7 @@ void VhostVsock::HandleQueue(unsigned index) {
 void VhostVsock::Reset() noexcept {
   if (transport_ == nullptr) return;
   // Fails only where nothing runs.
-  (void)SetRunning(false);
+  (void)Serve(false);
   loop_.RemoveFd(error_.get());
   transport_ = nullptr;
 }

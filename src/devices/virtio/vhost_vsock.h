@@ -46,6 +46,7 @@ class VhostVsock final : public Device {
   void ReadConfig(std::uint64_t offset, std::span<std::byte> data) noexcept override;
   Status Activate(Transport& transport) override;
   void HandleQueue(unsigned index) override;
+  void SetRunning(bool running) noexcept override;
   void Reset() noexcept override;
 
  private:
@@ -54,7 +55,8 @@ class VhostVsock final : public Device {
 
   VhostVsock(EventLoop& loop, std::unique_ptr<vhost::KernelVhost> kernel, UniqueFd error,
              const Config& config);
-  Status SetRunning(bool running) const;
+  Status Serve(bool serve) const;
+  Status TakeQueues();
 
   EventLoop& loop_;
   const std::unique_ptr<vhost::KernelVhost> kernel_;

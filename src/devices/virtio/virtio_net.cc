@@ -10,6 +10,7 @@
 
 #include "base/event_loop.h"
 #include "base/log.h"
+#include "devices/net/vhost_user_backend.h"
 #include "devices/virtio/virtio_net_regs.h"
 
 namespace holdfast::devices::virtio {
@@ -72,6 +73,7 @@ VirtioNet::VirtioNet(EventLoop& loop, net::Network& network, net::NetBackend* ba
   }
   if ((features_ & net::kNetGuestOffloads) == 0) features_ &= ~net::kNetControlGuestOffloads;
   AgreeWithKernel();
+  AgreeWithProcess();
   features_ = Consistent(features_);
   for (unsigned i = 0; i < most_pairs_; ++i) {
     queue_sizes_.push_back(config_.rx_queue_size);
@@ -86,6 +88,7 @@ VirtioNet::VirtioNet(EventLoop& loop, net::Network& network, net::NetBackend* ba
 VirtioNet::~VirtioNet() {
   Reset();
   if (kernel_error_.valid()) loop_.RemoveFd(kernel_error_.get());
+  if (Process() != nullptr) Process()->SetOnChange({});
   if (registered_) network_.RemoveNic(*this);
 }
 
@@ -126,7 +129,12 @@ Status VirtioNet::Activate(Transport& transport) {
 }
 
 Status VirtioNet::AttachPairs(unsigned count) {
+  if (Process() != nullptr) {
+    AttachToProcess(count);
+    return {};
+  }
   active_pairs_ = count;
+  if (!running_) return {};
   for (unsigned pair = 0; pair < most_pairs_ && backend_ != nullptr; ++pair) {
     Pair& one = pairs_[pair];
     if (pair >= count) {
@@ -163,9 +171,31 @@ void VirtioNet::DetachPair(unsigned pair) noexcept {
   backend_->Detach(pair);
 }
 
+// Nobody serves the pairs any more; how many are in use stays.
+void VirtioNet::StandStill() noexcept {
+  if (Process() != nullptr) Process()->Stop();
+  for (unsigned pair = 0; backend_ != nullptr && pair < most_pairs_; ++pair) DetachPair(pair);
+}
+
 void VirtioNet::DetachPairs() noexcept {
-  for (unsigned pair = 0; pair < most_pairs_; ++pair) DetachPair(pair);
+  StandStill();
   active_pairs_ = 0;
+}
+
+void VirtioNet::SetRunning(bool running) noexcept {
+  running_ = running;
+  if (transport_ == nullptr) return;
+  if (!running) {
+    if (ServedElsewhere()) StandStill();
+    return;
+  }
+  if (const Status attached = AttachPairs(active_pairs_); !attached) {
+    return transport_->NeedsReset(attached.error());
+  }
+  // Whatever the driver did meanwhile, or what was left for a time of no link.
+  for (unsigned index = 0; index < queue_sizes_.size(); ++index) {
+    if (transport_->queue(index).ready()) HandleQueue(index);
+  }
 }
 
 void VirtioNet::Reset() noexcept {
@@ -188,12 +218,12 @@ void VirtioNet::Broken(std::string_view why) {
 }
 
 void VirtioNet::HandleQueue(unsigned index) {
-  if (transport_ == nullptr) return;
+  if (transport_ == nullptr || !running_) return;
   if (index == control_index_ && transport_->has(net::kNetControlQueue)) return HandleControl();
   const unsigned pair = index / 2;
   if (pair >= most_pairs_ || pair >= std::max(active_pairs_, 1U)) return;
-  if (UsesKernel() && pairs_[pair].attached) {
-    // Kicks from before the kernel listened.
+  if (ServedElsewhere() && pairs_[pair].attached) {
+    // Kicks from before somebody else listened.
     (void)::eventfd_write(transport_->queue(index).kick_fd(), 1);
     return;
   }
@@ -236,6 +266,7 @@ VirtioNet::Room VirtioNet::TakeBuffers(unsigned pair, std::size_t needed) {
 }
 
 bool VirtioNet::Receive(unsigned pair, std::span<const iovec> header_and_frame) {
+  if (!running_) return false;
   const std::size_t needed = net::SizeOf(header_and_frame);
   if (transport_ == nullptr || !link() || needed <= kHeaderSize || !RxQueue(pair).ready() ||
       !Passes(header_and_frame)) {
@@ -299,6 +330,7 @@ void VirtioNet::Fill(unsigned pair, std::size_t count) {
 // ---- From the guest ----
 
 void VirtioNet::Transmit(unsigned pair) {
+  if (!running_) return;  // SetRunning() asks again
   DeviceQueue& queue = TxQueue(pair);
   queue.DisableKicks();
   unsigned sent = 0;
@@ -395,7 +427,7 @@ void VirtioNet::SetLink(bool up) {
   TellStatus();
   if (transport_ == nullptr) return;
   if (transport_->has(net::kNetStatus)) transport_->ConfigChanged();
-  if (UsesKernel() && backend_ != nullptr) return SetKernelLink(up);
+  if (ServedElsewhere() && backend_ != nullptr) return SetServedLink(link());
   for (unsigned pair = 0; link() && pair < active_pairs_; ++pair) {
     if (pairs_[pair].attached) backend_->ReceiverReady(pair);
   }
@@ -403,15 +435,20 @@ void VirtioNet::SetLink(bool up) {
 
 void VirtioNet::DropBackend() {
   if (backend_ == nullptr) return;
-  const unsigned pairs = active_pairs_;
-  DetachPairs();
+  StandStill();
+  if (Process() != nullptr) Process()->SetOnChange({});
   backend_ = nullptr;
   TellStatus();
   if (transport_ == nullptr) return;
-  active_pairs_ = pairs;
   if (transport_->has(net::kNetStatus)) transport_->ConfigChanged();
-  // What waited for the back end is given back.
-  for (unsigned pair = 0; pair < pairs; ++pair) Transmit(pair);
+  DropWaiting();
+}
+
+// What the driver has sent is given back and lost, as on a card without a cable.
+void VirtioNet::DropWaiting() {
+  for (unsigned pair = 0; pair < active_pairs_; ++pair) {
+    if (TxQueue(pair).ready()) Transmit(pair);
+  }
 }
 
 bool VirtioNet::Announce() {

@@ -34,8 +34,9 @@ namespace holdfast::devices::virtio {
 /// has no room for stays in the driver's queue. A buffer too short for the header, or a request
 /// without room for its answer, puts the device into NEEDS_RESET.
 ///
-/// Where the back end has vhost-net, the kernel serves receive and transmit queues, and what the
-/// driver says of the frames it wants has no effect, as in QEMU.
+/// Where the back end has vhost-net, the kernel serves receive and transmit queues, where it is
+/// vhost-user another process does; what the driver says of the frames it wants has no effect
+/// then, as in QEMU.
 ///
 /// Thread-safety: as Device; what Nic adds belongs to the loop's thread.
 class VirtioNet final : public Device, public net::Nic {
@@ -70,13 +71,17 @@ class VirtioNet final : public Device, public net::Nic {
       HF_EXCLUDES(mutex_);
   Status Activate(Transport& transport) override;
   void HandleQueue(unsigned index) override;
+  /// While the machine stands, no frame goes either way, whoever serves the queues.
+  void SetRunning(bool running) noexcept override;
   void Reset() noexcept override;
 
   const std::string& nic_name() const noexcept override { return config_.name; }
   std::string_view model() const noexcept override { return "virtio-net-pci"; }
   net::MacAddress mac() const override { return config_.mac; }
   net::NetBackend* backend() const noexcept override { return backend_; }
-  bool link() const noexcept override { return link_ && backend_ != nullptr; }
+  bool link() const noexcept override {
+    return link_ && backend_ != nullptr && backend_->available();
+  }
   void SetLink(bool up) override;
   void DropBackend() override;
   net::RxFilter rx_filter() override;
@@ -100,6 +105,8 @@ class VirtioNet final : public Device, public net::Nic {
   Status AttachPairs(unsigned count);
   void DetachPair(unsigned pair) noexcept;
   void DetachPairs() noexcept;
+  void StandStill() noexcept;
+  void DropWaiting();
   void Broken(std::string_view why);
   bool Receive(unsigned pair, std::span<const iovec> header_and_frame);
   enum class Room { kEnough, kLater, kNever };
@@ -118,8 +125,17 @@ class VirtioNet final : public Device, public net::Nic {
   void AgreeWithKernel() noexcept;
   Status StartKernel(unsigned pair);
   void StopKernel(unsigned pair) noexcept;
-  void SetKernelLink(bool up);
   Status WatchForErrors();
+
+  // virtio_net_vhost_user.cc
+  net::VhostUserBackend* Process() const noexcept {
+    return backend_ == nullptr ? nullptr : backend_->vhost_user();
+  }
+  bool ServedElsewhere() const noexcept { return kernel_ || Process() != nullptr; }
+  void SetServedLink(bool up);
+  void AgreeWithProcess() noexcept;
+  void AttachToProcess(unsigned count);
+  void OnProcessChange();
 
   // virtio_net_control.cc
   bool Passes(std::span<const iovec> header_and_frame) const;
@@ -149,6 +165,7 @@ class VirtioNet final : public Device, public net::Nic {
   std::vector<Pair> pairs_;
   unsigned active_pairs_ = 0;
   bool link_ = true;
+  bool running_ = true;        // the machine does
   std::shared_ptr<int> life_;  // of posted work: gone with a reset
   std::vector<iovec> pieces_;  // of the frame under way
   UniqueFd kernel_error_;      // eventfd: the kernel found a queue broken

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "devices/device_model.h"
+#include "devices/vhost_user/front_end.h"
 #include "devices/virtio/virtio_net.h"
 #include "devices/virtio/virtio_pci.h"
 #include "object/throttle_group.h"
@@ -206,6 +207,15 @@ Result<std::unique_ptr<pci::Function>> Make(const DeviceEnvironment& environment
                               words.throttle_group),
                   "Leave one of the two out: the kernel knows no limits.");
     }
+    if (backend != nullptr && backend->vhost_user() != nullptr) {
+      return Fail(Errc::kUnsupported,
+                  fmt::format("throttle-group={} has no effect on -netdev vhost-user",
+                              words.throttle_group),
+                  "Leave it out: the frames do not come past here.");
+    }
+  }
+  if (backend != nullptr && backend->vhost_user() != nullptr) {
+    HF_TRY_STATUS(vhost_user::CheckMemory(environment.memory));
   }
   words.config.named = !id.empty();
   words.config.name = id.empty() ? network->NextName(kModel) : std::string(id);

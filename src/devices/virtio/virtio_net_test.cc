@@ -255,6 +255,25 @@ TEST_F(VirtioNetTest, ALinkThatIsDownCarriesNothing) {
   EXPECT_TRUE(driver_->Take(0));
 }
 
+TEST_F(VirtioNetTest, NoFrameGoesEitherWayWhileTheMachineStands) {
+  Make();
+  GiveBuffer(2000);
+  card_->SetRunning(false);
+  backend_->Arrive(0, Frame(60));
+  const TestBuffer packet = Packet(WithHeader(Frame(60)));
+  driver_->Send(1, {&packet, 1});
+  ASSERT_TRUE(loop_->RunOnce(std::chrono::milliseconds(1)));
+  EXPECT_EQ(backend_->held.size(), 1U);
+  EXPECT_TRUE(backend_->sent.empty());
+  EXPECT_FALSE(driver_->Take(0));
+  EXPECT_FALSE(driver_->Take(1));
+  card_->SetRunning(true);
+  EXPECT_TRUE(driver_->Take(0));
+  EXPECT_TRUE(driver_->Take(1));
+  EXPECT_TRUE(backend_->held.empty());
+  EXPECT_EQ(backend_->sent.size(), 1U);
+}
+
 TEST_F(VirtioNetTest, ABackEndThatGoesTakesTheLinkWithIt) {
   Make();
   backend_->room = false;

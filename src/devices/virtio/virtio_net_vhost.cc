@@ -84,19 +84,4 @@ void VirtioNet::StopKernel(unsigned pair) noexcept {
   }
 }
 
-void VirtioNet::SetKernelLink(bool up) {
-  const unsigned pairs = active_pairs_;
-  if (up) {
-    if (const Status started = AttachPairs(pairs); !started) {
-      transport_->NeedsReset(started.error());
-    }
-    return;
-  }
-  for (unsigned pair = 0; pair < pairs; ++pair) {
-    DetachPair(pair);
-    // What the driver sends now is lost, as on a card without a cable.
-    if (TxQueue(pair).ready()) Transmit(pair);
-  }
-}
-
 }  // namespace holdfast::devices::virtio
