@@ -288,7 +288,7 @@ constexpr OptionSpec kTable[] = {
     {"no-user-config", {}, "", kDevices, "accepted: there are no configuration files", Nothing},
     {"netdev",
      {},
-     "user|tap|stream|dgram|socket,id=id[,prop=value][,...]",
+     "user|tap|stream|dgram|socket|vhost-user,id=id[,prop=value][,...]",
      kDevices,
      "makes a network back end for -device virtio-net-pci,netdev=id ('-netdev help' for a list, "
      "'-netdev type,help' for its properties); also as JSON\n"
@@ -298,7 +298,8 @@ constexpr OptionSpec kTable[] = {
      "tap,id=id[,ifname=name][,script=file|no][,downscript=file|no][,queues=n][,fd=h] is an "
      "interface of the host\n"
      "stream,id=id,addr.type=unix|inet[,addr.path=path][,addr.host=host,addr.port=port]"
-     "[,server=on|off][,reconnect=seconds] and dgram are sockets to other machines",
+     "[,server=on|off][,reconnect=seconds] and dgram are sockets to other machines\n"
+     "vhost-user,id=id,chardev=id[,queues=n] is another process that serves the card's queues",
      ParseNetdev},
     {"nic",
      {},

@@ -129,7 +129,7 @@ void AddVcpu(FilterBuilder& filter) {
 void AddWorker(FilterBuilder& filter) {
   AddCommon(filter);
   filter.Allow(WorkerCalls());
-  filter.AllowIoctls(DeviceIoctls());
+  filter.AllowIoctls(WorkerIoctls());
   filter.AllowMasked("mmap", 2, PROT_EXEC, 0);
   filter.AllowMasked("mprotect", 2, PROT_EXEC, 0);
   filter.AllowMasked("prctl", 0, kWord, PR_GET_NAME);
@@ -139,7 +139,8 @@ void AddMain(FilterBuilder& filter, const SandboxOptions& options) {
   AddCommon(filter);
   filter.Allow(WorkerCalls());
   filter.Allow(MainCalls());
-  filter.AllowIoctls(DeviceIoctls());
+  filter.AllowIoctls(WorkerIoctls());
+  filter.AllowIoctls(MainIoctls());
   // Name services are libraries, loaded when a name is first looked up.
   filter.Allow("mmap");
   filter.Allow("mprotect");
@@ -153,6 +154,8 @@ void AddMain(FilterBuilder& filter, const SandboxOptions& options) {
   if (options.elevate_privileges) filter.Allow(PrivilegeCalls());
   if (options.spawn) {
     filter.Allow(SpawnCalls());
+    // They end with this process.
+    filter.AllowMasked("prctl", 0, kWord, PR_SET_PDEATHSIG);
   } else {
     filter.AllowMasked("clone", 0, CLONE_THREAD, CLONE_THREAD);
     filter.Refuse("clone3", ENOSYS);  // hides its flags in memory; the C library then takes clone

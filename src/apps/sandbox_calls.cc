@@ -28,56 +28,30 @@ constexpr std::string_view kCommon[] = {
 #endif
     "set_robust_list", "exit", "exit_group"};
 
-constexpr std::string_view kWorker[] = {"epoll_create1",
-                                        "epoll_wait",
-                                        "epoll_pwait",
-                                        "epoll_pwait2",
-                                        "select",
-                                        "pselect6",
-                                        "timerfd_settime",
-                                        "timerfd_gettime",
-                                        "io_uring_setup",
-                                        "io_uring_enter",
-                                        "io_uring_register",
-                                        "fsync",
-                                        "fdatasync",
-                                        "sync_file_range",
-                                        "fadvise64",
-                                        "fstat",
-                                        "newfstatat",
-                                        "statx",
-                                        "ftruncate",
-                                        "fcntl",
-                                        "accept4",
-                                        "sendto",
-                                        "recvfrom",
-                                        "sendmsg",
-                                        "recvmsg",
-                                        "sendmmsg",
-                                        "recvmmsg",
-                                        "getsockopt",
-                                        "setsockopt",
-                                        "getsockname",
-                                        "getpeername",
-                                        "shutdown",
-                                        "dup",
-                                        "mlock",
-                                        "mlock2",
-                                        "munlock"};
+// Disks that are open, and an event loop. No socket: what is on the network works elsewhere.
+constexpr std::string_view kWorker[] = {"epoll_create1",  "epoll_wait",      "epoll_pwait",
+                                        "epoll_pwait2",   "timerfd_settime", "timerfd_gettime",
+                                        "io_uring_setup", "io_uring_enter",  "io_uring_register",
+                                        "fsync",          "fdatasync",       "sync_file_range",
+                                        "fadvise64",      "fstat",           "newfstatat",
+                                        "statx",          "ftruncate",       "fcntl"};
 
 constexpr std::string_view kMain[] = {
     // Files: logs, disks and memory of the control protocol, /proc and /sys for statistics.
     "open", "openat", "openat2", "stat", "lstat", "access", "faccessat", "faccessat2", "readlink",
     "readlinkat", "getdents64", "getcwd", "chdir", "umask", "statfs", "fstatfs", "unlink",
     "unlinkat", "flock", "dup2", "dup3", "pipe2", "close_range", "copy_file_range", "msync",
-    "memfd_create", "fchmod",
+    "memfd_create", "fchmod", "dup", "select", "pselect6",
     // Sockets.
-    "socket", "socketpair", "connect", "bind", "listen", "accept",
+    "socket", "socketpair", "connect", "bind", "listen", "accept", "accept4", "sendto", "recvfrom",
+    "sendmsg", "recvmsg", "sendmmsg", "recvmmsg", "getsockopt", "setsockopt", "getsockname",
+    "getpeername", "shutdown",
     // Timers, signals, children that were started before.
     "timerfd_create", "signalfd4", "rt_sigtimedwait", "rt_sigpending", "wait4", "waitid",
     "pidfd_send_signal", "setitimer",
     // Memory: placement on nodes, pages that stay.
-    "mbind", "set_mempolicy", "get_mempolicy", "move_pages", "mlockall", "munlockall",
+    "mbind", "set_mempolicy", "get_mempolicy", "move_pages", "mlock", "mlock2", "munlock",
+    "mlockall", "munlockall",
     // Threads of its own, which inherit the filter and may only be confined further.
     "set_tid_address", "seccomp", "capget",
     // What it may know about itself and the host.
@@ -118,14 +92,17 @@ constexpr IoctlGroup kCommonIoctls[] = {OfType(KVMIO),      OfType(kVhostVirtio)
                                         Exactly(TCSETS),    Exactly(TCSETSW),     Exactly(TCSETSF),
                                         Exactly(TIOCGPGRP), Exactly(TIOCGWINSZ)};
 
-constexpr IoctlGroup kDeviceIoctls[] = {
-    Exactly(FIONREAD),       Exactly(FIONBIO),       Exactly(FIOCLEX),
-    Exactly(TCFLSH),         Exactly(TIOCGPTN),      Exactly(TIOCSPTLCK),
-    Exactly(TIOCGPTPEER),    Exactly(TIOCMGET),      Exactly(BLKGETSIZE64),
-    Exactly(BLKSSZGET),      Exactly(BLKPBSZGET),    Exactly(BLKIOMIN),
-    Exactly(BLKIOOPT),       Exactly(BLKDISCARD),    Exactly(BLKZEROOUT),
-    Exactly(BLKFLSBUF),      Exactly(BLKROGET),      Exactly(BLKDISCARDZEROES),
-    Exactly(FS_IOC_FIEMAP),  Exactly(TUNSETIFF),     Exactly(TUNGETIFF),
+// Disks: their size and shape, and what takes no data.
+constexpr IoctlGroup kWorkerIoctls[] = {
+    Exactly(BLKGETSIZE64), Exactly(BLKSSZGET),     Exactly(BLKPBSZGET), Exactly(BLKIOMIN),
+    Exactly(BLKIOOPT),     Exactly(BLKDISCARD),    Exactly(BLKZEROOUT), Exactly(BLKFLSBUF),
+    Exactly(BLKROGET),     Exactly(FS_IOC_FIEMAP), Exactly(FIONREAD),   Exactly(BLKDISCARDZEROES)};
+
+// Terminals, sockets, taps.
+constexpr IoctlGroup kMainIoctls[] = {
+    Exactly(FIONBIO),        Exactly(FIOCLEX),       Exactly(TCFLSH),
+    Exactly(TIOCGPTN),       Exactly(TIOCSPTLCK),    Exactly(TIOCGPTPEER),
+    Exactly(TIOCMGET),       Exactly(TUNSETIFF),     Exactly(TUNGETIFF),
     Exactly(TUNGETFEATURES), Exactly(TUNSETOFFLOAD), Exactly(TUNSETVNETHDRSZ),
     Exactly(TUNSETVNETLE),   Exactly(TUNSETVNETBE),  Exactly(TUNSETQUEUE),
     Exactly(TUNSETSNDBUF)};
@@ -156,8 +133,11 @@ std::span<const std::string_view> ResourceCalls() noexcept {
 std::span<const IoctlGroup> CommonIoctls() noexcept {
   return kCommonIoctls;
 }
-std::span<const IoctlGroup> DeviceIoctls() noexcept {
-  return kDeviceIoctls;
+std::span<const IoctlGroup> WorkerIoctls() noexcept {
+  return kWorkerIoctls;
+}
+std::span<const IoctlGroup> MainIoctls() noexcept {
+  return kMainIoctls;
 }
 
 }  // namespace holdfast::apps

@@ -11,7 +11,7 @@ namespace holdfast::apps {
 
 /// Every thread: memory, locks, clocks, descriptors that are open already.
 std::span<const std::string_view> CommonCalls() noexcept;
-/// I/O threads besides: disks and sockets that are open, event loops.
+/// I/O threads besides: disks that are open, event loops. They make no socket and use none.
 std::span<const std::string_view> WorkerCalls() noexcept;
 /// The main thread besides both: files, sockets and threads that the control protocol asks for.
 std::span<const std::string_view> MainCalls() noexcept;
@@ -27,8 +27,10 @@ struct IoctlGroup {
   std::uint64_t mask;
   std::uint64_t value;
 };
-/// Of every thread, and of the others than vCPU threads besides. The first is the most frequent.
+/// Of every thread; of I/O threads and the main thread besides; of the main thread besides. The
+/// first is the most frequent.
 std::span<const IoctlGroup> CommonIoctls() noexcept;
-std::span<const IoctlGroup> DeviceIoctls() noexcept;
+std::span<const IoctlGroup> WorkerIoctls() noexcept;
+std::span<const IoctlGroup> MainIoctls() noexcept;
 
 }  // namespace holdfast::apps

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -21,6 +22,9 @@
 #include <string>
 #include <string_view>
 #include <thread>
+
+#include "base/event_loop.h"
+#include "object/iothread.h"
 
 namespace holdfast::apps {
 namespace {
@@ -118,6 +122,80 @@ TEST_F(SandboxTest, EndsTheProcessWithTheNamesOfCallAndThread) {
                             "is not allowed there: ") +
                     c.call);
   }
+}
+
+void SendOnSocket() {
+  ::send(STDERR_FILENO, "", 0, 0);
+}
+void ChangeTap() {
+  constexpr unsigned long kTunSetQueue = 0x400454d9;
+  ::ioctl(STDERR_FILENO, kTunSetQueue, nullptr);
+}
+void FlushAndWait() {
+  ::fdatasync(STDERR_FILENO);
+  ::poll(nullptr, 0, 1);
+}
+
+// Confines this process with an `iothread` in it, has that do `deed` as a device would, and exits
+// with kSurvived if that returns.
+[[noreturn]] void ConfinedIoThreadDoes(Deed deed, bool runs_before) {
+  object::IoThread thread("disks");
+  if (runs_before && !thread.Loop()) ::_exit(4);
+  const SandboxOptions options{.enabled = true};
+  if (!EnterSandbox(options)) ::_exit(4);
+  const auto loop = thread.Loop();
+  if (!loop) ::_exit(4);
+  std::atomic<bool> done = false;
+  // The work that wakes it finds it confined: it has looked before it waited again.
+  (*loop)->Post([] {});
+  (*loop)->Post([&] {
+    (*loop)->Post([&] {
+      deed();
+      done = true;
+      done.notify_all();
+    });
+  });
+  done.wait(false);
+  ::_exit(kSurvived);
+}
+
+TEST_F(SandboxTest, AnIoThreadHasAListOfItsOwn) {
+  const struct {
+    Deed deed;
+    const char* call;  // null: allowed
+  } cases[] = {
+      {OpenFile, "openat .number 257."},
+      {MakeSocket, "socket .number 41."},
+      {SendOnSocket, "sendto"},
+      {ChangeTap, "ioctl"},
+      {Fork, "clone"},
+      {MapCode, "mmap"},
+      {FlushAndWait, nullptr},
+      {WriteAndFree, nullptr},
+  };
+  for (const bool runs_before : {false, true}) {
+    for (const auto& c : cases) {
+      SCOPED_TRACE(c.call == nullptr ? "allowed" : c.call);
+      if (c.call == nullptr) {
+        EXPECT_EXIT(ConfinedIoThreadDoes(c.deed, runs_before), ExitedWithCode(kSurvived), "");
+        continue;
+      }
+      EXPECT_EXIT(ConfinedIoThreadDoes(c.deed, runs_before), ExitedWithCode(1),
+                  std::string("holdfast: -sandbox: the thread 'IO disks' made a system call that "
+                              "is not allowed there: ") +
+                      c.call);
+    }
+  }
+}
+
+// Each allows what the smaller ones do, and more.
+TEST_F(SandboxTest, TheListsOfThreadsAreNested) {
+  const auto size = [](ThreadRole role) {
+    const auto filter = MakeSandboxFilter(role, {.enabled = true});
+    return filter ? filter->size() : 0;
+  };
+  EXPECT_LT(size(ThreadRole::kVcpu), size(ThreadRole::kWorker));
+  EXPECT_LT(size(ThreadRole::kWorker), size(ThreadRole::kMain));
 }
 
 TEST_F(SandboxTest, LetsEachThreadDoItsWork) {

@@ -14,7 +14,7 @@
 
 namespace holdfast::devices::virtio {
 
-/// The back end behind a `-chardev socket,server=off`. @return an error that names the property
+/// The back end behind a `-chardev socket`. @return an error that names the property
 Result<vhost_user::Endpoint> VhostUserEndpoint(const DeviceEnvironment& environment,
                                                std::string_view chardev, std::string_view model);
 
