@@ -11,9 +11,28 @@ namespace guests {
 
 inline constexpr unsigned long kLoadAddress = 0x10000;  ///< where every guest is linked to run
 
-inline constexpr unsigned short kConsolePort = 0x3f8;  ///< one byte: a character, as COM1 takes it
-inline constexpr unsigned short kEndPort = 0x501;      ///< one byte: the end, as isa-debug-exit
-inline constexpr unsigned short kReportPort = 0x520;   ///< 4 bytes: half of a value, low half first
+inline constexpr unsigned short kConsolePort = 0x3f8;   ///< one byte: a character, as COM1 takes it
+inline constexpr unsigned short kEndPort = 0x501;       ///< one byte: the end, as isa-debug-exit
+inline constexpr unsigned short kDoorbellPort = 0x521;  ///< 4 bytes: page number of a Mailbox
+inline constexpr unsigned short kReportPort = 0x520;  ///< 4 bytes: half of a value, low half first
+
+/// What a guest in ring 3, which may make no hypercalls, asks of its memory instead: a page that
+/// stays shared, whose number it writes to kDoorbellPort.
+struct Mailbox {
+  unsigned long address;     ///< guest physical, page aligned
+  unsigned long pages;       ///< 4 KiB each
+  unsigned long to_private;  ///< 0: shared
+  unsigned long result;      ///< the answer: one of the numbers below
+};
+inline constexpr unsigned long kConverted = 0;
+inline constexpr unsigned long kBusy = 1;
+inline constexpr unsigned long kRefused = 2;
+
+/// What convert leaves in the first and last word of a page at its `version`th time. The host can
+/// tell that it is of this page without knowing the version.
+constexpr unsigned long Stamp(unsigned long page, unsigned char version) {
+  return (page ^ 0x5a5a5a5a5a5a5000UL) | version;
+}
 
 /// The word that memwalk and memcheck expect at `address`.
 constexpr unsigned long Pattern(unsigned long seed, unsigned long address) {

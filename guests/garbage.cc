@@ -3,16 +3,16 @@
 // configuration space, in queues and rings. The first virtio-rng-pci alone is driven properly,
 // before and after, and has to answer. The kernel command line is "SEED ROUNDS".
 //
-// It runs in 32-bit mode without paging (garbage_pvh.S) and is built for a KVM that emulates such
+// It runs in 32-bit mode without paging (pvh32.S) and is built for a KVM that emulates such
 // code instruction by instruction: no tables, no interrupts, no floating point.
 //
 // What devices are told to write to is either [kArena, end of RAM) or no RAM at all: a guest may
 // have its devices write over its own code, but then it could not tell how the others fare.
+#include "pvh32.h"
+
 namespace {
 
-using u8 = unsigned char;
-using u16 = unsigned short;
-using u32 = unsigned int;
+using namespace guests32;
 
 constexpr u32 kArena = 8U << 20;  // garbage, rings
 constexpr u32 kArenaWords = 16384;
@@ -20,39 +20,6 @@ constexpr u32 kRing = 0x90000;  // of the device that is driven properly
 constexpr u32 kFreeWindow = 0xe0000000;
 constexpr u32 kMostDevices = 32;
 constexpr u32 kNeedsReset = 0x40;
-
-void Out8(u16 port, u8 value) {
-  asm volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
-}
-void Out32(u16 port, u32 value) {
-  asm volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
-}
-u32 In32(u16 port) {
-  u32 value;
-  asm volatile("inl %1, %0" : "=a"(value) : "Nd"(port) : "memory");
-  return value;
-}
-volatile u8& Byte(u32 address) {
-  return *reinterpret_cast<volatile u8*>(address);
-}
-volatile u16& Half(u32 address) {
-  return *reinterpret_cast<volatile u16*>(address);
-}
-volatile u32& Word(u32 address) {
-  return *reinterpret_cast<volatile u32*>(address);
-}
-
-void Print(const char* text) {
-  for (; *text != '\0'; ++text) Out8(0x3f8, static_cast<u8>(*text));
-}
-void PrintNumber(u32 value) {
-  char digits[11];
-  u32 at = 10;
-  digits[at] = '\0';
-  do digits[--at] = static_cast<char>('0' + value % 10);
-  while ((value /= 10) != 0);
-  Print(digits + at);
-}
 
 // xorshift32, as Marsaglia published it.
 struct Random {
@@ -311,16 +278,9 @@ bool AskForEntropy(const Device& device, u16 number) {
   return (Word(buffer) | Word(buffer + 4) | Word(buffer + 8) | Word(buffer + 12)) != 0;
 }
 
-u32 Number(const char*& text) {
-  while (*text == ' ') ++text;
-  u32 value = 0;
-  for (; *text >= '0' && *text <= '9'; ++text) value = value * 10 + static_cast<u32>(*text - '0');
-  return value;
-}
-
 }  // namespace
 
-extern "C" [[noreturn]] void GarbageMain(const char* command_line) {
+extern "C" [[noreturn]] void GuestMain(const char* command_line) {
   Random random{Number(command_line) * 2 + 1};
   const u32 rounds = Number(command_line);
   Device devices[kMostDevices];
@@ -351,5 +311,5 @@ extern "C" [[noreturn]] void GarbageMain(const char* command_line) {
   Print("garbage: needs_reset=");
   PrintNumber(broken);
   Print(answered ? " entropy after: yes\n" : " entropy after: no\n");
-  for (;;) Out8(0x501, 0);
+  End(0);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* garbage.cc as a PVH kernel: the entry, the stack, and the compiler's 32-bit output in a 64-bit
- * file, as kernels have it. */
+/* A 32-bit guest as a PVH kernel: the entry, the stack, and the compiler's 32-bit output in a 64-bit
+ * file, as kernels have it. The source is GUEST_CODE, its first function
+ * GuestMain(const char* command_line). */
 #define XEN_ELFNOTE_PHYS32_ENTRY 18
 #define START_INFO_CMDLINE 24
 #define STACK_TOP 0x80000
@@ -13,7 +14,7 @@ start:
         mov     START_INFO_CMDLINE(%ebx), %eax
         push    %eax
         push    $0
-        jmp     GarbageMain
+        jmp     GuestMain
 
         .section .note.pvh, "a", @note
         .long   name_end - name
@@ -27,4 +28,4 @@ entry_end:
         .balign 4
 
         .section .text, "ax"
-        .include "garbage.s"
+        .include GUEST_CODE

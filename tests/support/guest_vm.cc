@@ -13,7 +13,9 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <mutex>
+#include <shared_mutex>
 #include <thread>
 
 namespace holdfast::test {
@@ -70,7 +72,9 @@ std::uint64_t ToInteger(std::span<const std::byte> bytes) {
 // One vCPU's run: takes what the guest hands out until it ends.
 class Session {
  public:
-  explicit Session(kvm::Vcpu& vcpu) : vcpu_(vcpu) {}
+  // `doorbell` answers what the guest asks for in its mailbox: an error, if it asked for nonsense.
+  Session(kvm::Vcpu& vcpu, std::function<std::string(std::uint64_t)> doorbell)
+      : vcpu_(vcpu), doorbell_(std::move(doorbell)) {}
 
   GuestOutcome Run(const std::atomic<bool>& give_up) {
     while (outcome_.end_code < 0 && outcome_.error.empty()) {
@@ -113,6 +117,9 @@ class Session {
       case guests::kEndPort:
         outcome_.end_code = static_cast<int>(value & 0xff);
         break;
+      case guests::kDoorbellPort:
+        outcome_.error = doorbell_(value);
+        break;
       case guests::kReportPort:
         if (half_) {
           outcome_.reports.push_back(*half_ | value << 32);
@@ -132,6 +139,7 @@ class Session {
   }
 
   kvm::Vcpu& vcpu_;
+  const std::function<std::string(std::uint64_t)> doorbell_;
   GuestOutcome outcome_;
   std::optional<std::uint64_t> half_;
 };
@@ -148,11 +156,20 @@ double ScaledSeconds(double seconds) {
 
 Result<std::unique_ptr<GuestVm>> GuestVm::Create(const Options& options) {
   HF_TRY(kvm::System system, kvm::System::Open());
-  HF_TRY(kvm::Vm vm, kvm::Vm::Create(system));
+  const bool two_layers = options.conversion == ConversionEngineKind::kAttributes;
+  HF_TRY(kvm::Vm vm, kvm::Vm::Create(system, two_layers ? kvm::abi::kVmTypeSwProtected
+                                                        : kvm::abi::kVmTypeDefault));
   std::unique_ptr<GuestVm> guest(new GuestVm(std::move(system), std::move(vm)));
-  HF_TRY(guest->ram_, options.memfd ? RamBlock::CreateMemfd("ram", options.ram_size)
-                                    : RamBlock::CreateGuestMemfd(guest->vm_, "ram",
-                                                                 options.ram_size, options.bound));
+  if (options.memfd) {
+    HF_TRY(guest->ram_, RamBlock::CreateMemfd("ram", options.ram_size));
+  } else if (two_layers) {
+    HF_TRY(guest->ram_, RamBlock::CreateTwoLayer(guest->vm_, "ram", options.ram_size));
+  } else {
+    const bool bound = options.bound || options.conversion;
+    HF_TRY(guest->ram_, RamBlock::CreateGuestMemfd(guest->vm_, "ram", options.ram_size, bound));
+  }
+  if (options.conversion)
+    HF_TRY_STATUS(guest->ram_->EnableConversion(guest->vm_, *options.conversion));
   const std::uint64_t high = options.high_ram != 0 ? options.ram_size / 2 : 0;
   const std::uint64_t low = options.ram_size - high;
   HF_TRY_STATUS(guest->space_.AddRam(GuestAddress(0), low, *guest->ram_, 0));
@@ -167,6 +184,24 @@ Result<std::unique_ptr<GuestVm>> GuestVm::Create(const Options& options) {
     guest->vcpus_.push_back(std::move(vcpu));
   }
   return guest;
+}
+
+std::string GuestVm::OnDoorbell(std::uint64_t page) {
+  const GuestAddress address(page * kPageSize);
+  guests::Mailbox mailbox{};
+  if (const auto read = space_.Read(address, std::as_writable_bytes(std::span(&mailbox, 1))); !read)
+    return read.error().ToString();
+  {
+    const std::shared_lock one_of_many(conversions_);
+    const auto outcome = converter_.Convert(
+        GuestAddress(mailbox.address), mailbox.pages * kPageSize,
+        mailbox.to_private != 0 ? MemoryAttribute::kPrivate : MemoryAttribute::kShared);
+    mailbox.result = !outcome        ? guests::kRefused
+                     : outcome->busy ? guests::kBusy
+                                     : guests::kConverted;
+  }
+  const auto written = space_.Write(address, std::as_bytes(std::span(&mailbox, 1)));
+  return written ? std::string() : written.error().ToString();
 }
 
 Status GuestVm::LayTables() {
@@ -246,7 +281,8 @@ std::vector<GuestOutcome> GuestVm::Run(std::span<const std::byte> image,
   std::vector<std::thread> threads;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     threads.emplace_back([&, i] {
-      outcomes[i] = Session(vcpus_[i]).Run(give_up);
+      outcomes[i] =
+          Session(vcpus_[i], [this](std::uint64_t page) { return OnDoorbell(page); }).Run(give_up);
       const std::lock_guard lock(mutex);
       --running;
       changed.notify_one();

@@ -4,6 +4,7 @@
 #include <holdfast/address_space.h>
 #include <holdfast/error.h>
 #include <holdfast/guest_address.h>
+#include <holdfast/guest_converter.h>
 #include <holdfast/kvm_system.h>
 #include <holdfast/ram_block.h>
 #include <holdfast/units.h>
@@ -13,6 +14,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <shared_mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -47,6 +50,8 @@ class GuestVm {
     bool bound = false;
     bool memfd = false;  ///< the RAM is an ordinary memfd, unbound: to compare with
     unsigned vcpus = 1;
+    /// Not memfd: pages can become private, with this engine; guests ask by guests::Mailbox.
+    std::optional<ConversionEngineKind> conversion = {};
     /// Not 0: the upper half of the RAM lies here instead (below 4 GiB), in a memslot of its own.
     std::uint64_t high_ram = 0;
   };
@@ -64,6 +69,10 @@ class GuestVm {
   const kvm::Vm& vm() const { return vm_; }
   RamBlock& ram() const { return *ram_; }
   AddressSpace& space() { return space_; }
+  GuestConverter& converter() { return converter_; }
+  /// Held for a moment by each conversion that a guest asks for: who holds it exclusively sees no
+  /// page change.
+  std::shared_mutex& conversions() { return conversions_; }
 
   /// Runs `image` on one vCPU per element of `arguments`, all at once, until each has ended, failed
   /// or (generously) run out of time. May be called again, with another image too.
@@ -83,7 +92,8 @@ class GuestVm {
 
  private:
   GuestVm(kvm::System system, kvm::Vm vm)
-      : system_(std::move(system)), vm_(std::move(vm)), space_(&vm_) {}
+      : system_(std::move(system)), vm_(std::move(vm)), space_(&vm_), converter_(space_) {}
+  std::string OnDoorbell(std::uint64_t page);
   Status LayTables();
   Status StartInRing3(kvm::Vcpu& vcpu, const Arguments& arguments) const;
 
@@ -91,6 +101,8 @@ class GuestVm {
   kvm::Vm vm_;
   std::unique_ptr<RamBlock> ram_;
   AddressSpace space_;
+  GuestConverter converter_;
+  std::shared_mutex conversions_;
   std::vector<kvm::Vcpu> vcpus_;
 };
 
