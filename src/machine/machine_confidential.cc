@@ -7,9 +7,14 @@
 #include <nlohmann/json.hpp>
 
 #include "base/event_loop.h"
+#include "machine/boot/layout.h"
 #include "machine/machine_impl.h"
+#include "object/sev_snp_launch.h"
 
 namespace holdfast::machine {
+
+static_assert(boot::kLaunchPages.base == object::kSnpSecretsPage &&
+              boot::kLaunchPages.end() == object::kSnpBlobPage.value() + kPageSize);
 
 Status Machine::Impl::PrepareConversion() {
   if (config_.confidential == nullptr) return {};

@@ -251,7 +251,9 @@ Status SevSnpGuest::Launch(const Guest& guest) {
   const kvm::SnpCommands commands(guest.vm, *device_);
   HF_TRY_STATUS(PrepareSnpLinux(guest.memory, first, settings_.cbitpos));
   HF_TRY(const std::vector<kvm_cpuid_entry2> cpuid, first.GetCpuid());
-  HF_TRY(const kvm::abi::SnpCpuidPage page, MakeSnpCpuidPage(cpuid));
+  HF_TRY(const kvm::abi::SnpCpuidPage page,
+         MakeSnpCpuidPage(cpuid, {.cbitpos = settings_.cbitpos,
+                                  .reduced_phys_bits = *settings_.reduced_phys_bits}));
   HF_TRY_STATUS(LaunchSnpMemory(commands, guest, page, engine_ == ConversionEngineKind::kKernel));
   kvm::abi::SnpLaunchFinish finish{};
   finish.id_block_uaddr = AddressOf(settings_.id_block);

@@ -24,6 +24,11 @@ constexpr std::uint32_t kXsaveLeaf = 0xd;
 // Header and legacy area: what XSAVE needs while XCR0 is 1. Linux works out the rest itself.
 constexpr std::uint32_t kXsaveSizeAtStart = 0x240;
 
+constexpr std::uint32_t kEncryptionLeaf = 0x8000001f;
+constexpr std::uint32_t kSev = 1U << 1;
+constexpr std::uint32_t kSevEs = 1U << 3;
+constexpr std::uint32_t kSevSnp = 1U << 4;
+
 // Bits that the firmware refuses in any guest's page: what they stand for is the host's.
 void LeaveOutHostBits(SnpCpuidEntry& entry) {
   constexpr std::uint32_t kTscDeadline = 1U << 24;     // 1, ECX
@@ -167,14 +172,17 @@ class Launcher {
 
 }  // namespace
 
-Result<SnpCpuidPage> MakeSnpCpuidPage(std::span<const kvm_cpuid_entry2> entries) {
-  if (entries.size() > kvm::abi::kSnpCpuidMost) {
+Result<SnpCpuidPage> MakeSnpCpuidPage(std::span<const kvm_cpuid_entry2> entries,
+                                      const SnpAddressBits& bits) {
+  // One more: that of memory encryption, which is ours.
+  if (entries.size() >= kvm::abi::kSnpCpuidMost) {
     return Fail(Errc::kUnsupported,
                 fmt::format("SEV-SNP: the guest's CPUID has {} entries, and a page holds {}",
-                            entries.size(), kvm::abi::kSnpCpuidMost));
+                            entries.size() + 1, kvm::abi::kSnpCpuidMost));
   }
   SnpCpuidPage page{};
   for (const kvm_cpuid_entry2& from : entries) {
+    if (from.function == kEncryptionLeaf) continue;
     SnpCpuidEntry& to = page.entries[page.count++];
     to.eax_in = from.function;
     if ((from.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) != 0) to.ecx_in = from.index;
@@ -188,6 +196,10 @@ Result<SnpCpuidPage> MakeSnpCpuidPage(std::span<const kvm_cpuid_entry2> entries)
     }
     LeaveOutHostBits(to);
   }
+  SnpCpuidEntry& encryption = page.entries[page.count++];
+  encryption.eax_in = kEncryptionLeaf;
+  encryption.eax = kSev | kSevEs | kSevSnp;
+  encryption.ebx = bits.cbitpos | bits.reduced_phys_bits << 6;
   return page;
 }
 

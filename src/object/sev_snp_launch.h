@@ -21,10 +21,18 @@ inline constexpr GuestAddress kSnpSecretsPage{0xa000};
 inline constexpr GuestAddress kSnpCpuidPage{0xb000};
 inline constexpr GuestAddress kSnpBlobPage{0xc000};  ///< tells Linux where the other two are
 
+/// Where the encryption bit of page tables is, and what encryption takes of addresses.
+struct SnpAddressBits {
+  unsigned cbitpos = 0;
+  unsigned reduced_phys_bits = 0;
+};
+
 /// The CPUID page of a guest whose first vCPU has these entries (SEV-SNP firmware ABI, CPUID
-/// page). Bits that the firmware never lets a guest have are left out of it.
+/// page). Bits that the firmware never lets a guest have are left out of it; what a guest must know
+/// of its encryption (0x8000001f) is in it.
 /// @return kUnsupported for more entries than a page holds
-Result<kvm::abi::SnpCpuidPage> MakeSnpCpuidPage(std::span<const kvm_cpuid_entry2> entries);
+Result<kvm::abi::SnpCpuidPage> MakeSnpCpuidPage(std::span<const kvm_cpuid_entry2> entries,
+                                                const SnpAddressBits& bits);
 
 /// What differs in two CPUID pages, in a sentence for each entry, joined: the guest's and what the
 /// firmware left of it when it refused it. Empty: nothing.

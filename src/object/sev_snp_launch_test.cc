@@ -292,9 +292,9 @@ TEST(SnpCpuidPage, LeavesOutWhatTheFirmwareKeepsToTheHost) {
       Entry(1, 5, false, 0xffffffff), Entry(7, 0, true, 0xffffffff),
       Entry(7, 1, true, 0xffffffff),  Entry(0xd, 0, true, 0xffffffff),
       Entry(0xd, 2, true, 9),         Entry(0x80000008, 0, false, 0xffffffff)};
-  const auto page = MakeSnpCpuidPage(entries);
+  const auto page = MakeSnpCpuidPage(entries, {});
   ASSERT_TRUE(page);
-  ASSERT_EQ(page->count, 6U);
+  ASSERT_EQ(page->count, 7U);
   const auto& e = page->entries;
   EXPECT_EQ(e[0].ecx, ~(1U << 24));
   EXPECT_EQ(e[0].ecx_in, 0U) << "an index that does not count";
@@ -306,7 +306,20 @@ TEST(SnpCpuidPage, LeavesOutWhatTheFirmwareKeepsToTheHost) {
   EXPECT_EQ(e[4].ebx, 9U);
   EXPECT_EQ(e[4].ecx_in, 2U);
   EXPECT_EQ(e[5].ebx, ~(1U << 25));
-  EXPECT_FALSE(MakeSnpCpuidPage(std::vector(65, Entry(1, 0, false, 0))));
+  EXPECT_TRUE(MakeSnpCpuidPage(std::vector(63, Entry(1, 0, false, 0)), {}));
+  EXPECT_FALSE(MakeSnpCpuidPage(std::vector(64, Entry(1, 0, false, 0)), {}));
+}
+
+// KVM's own entry tells of the host.
+TEST(SnpCpuidPage, TellsTheGuestOfItsEncryption) {
+  const std::vector<kvm_cpuid_entry2> entries = {Entry(0x8000001f, 0, false, 0xffffffff)};
+  const auto page = MakeSnpCpuidPage(entries, {.cbitpos = 51, .reduced_phys_bits = 1});
+  ASSERT_TRUE(page);
+  ASSERT_EQ(page->count, 1U);
+  EXPECT_EQ(page->entries[0].eax_in, 0x8000001fU);
+  EXPECT_EQ(page->entries[0].eax, 0x1aU) << "SEV, SEV-ES, SEV-SNP";
+  EXPECT_EQ(page->entries[0].ebx, 51U | 1U << 6);
+  EXPECT_EQ(page->entries[0].ecx | page->entries[0].edx, 0U);
 }
 
 }  // namespace

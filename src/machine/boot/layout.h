@@ -22,6 +22,7 @@ inline constexpr LowRange kGdt{GuestAddress(0x1000), kPageSize};
 inline constexpr LowRange kPageTables{GuestAddress(0x2000), 6 * kPageSize};  // PML4, PDPT, 4 PDs
 inline constexpr LowRange kZeroPage{GuestAddress(0x8000), kPageSize};
 inline constexpr LowRange kStartInfo{GuestAddress(0x9000), kPageSize};  // PVH, with its lists
+inline constexpr LowRange kLaunchPages{GuestAddress(0xa000), 3 * kPageSize};  // of SEV-SNP
 inline constexpr LowRange kCmdline{GuestAddress(0x20000), 64 * kKiB};   // with its final zero
 
 /// Conventional memory ends where a PC's extended BIOS data area starts.
@@ -42,7 +43,7 @@ inline constexpr std::uint64_t kHighMemoryStart = kMiB;
 
 namespace layout_detail {
 consteval bool LowRangesAreApart() {
-  constexpr std::array kAll{kGdt, kPageTables, kZeroPage, kStartInfo, kCmdline};
+  constexpr std::array kAll{kGdt, kPageTables, kZeroPage, kStartInfo, kLaunchPages, kCmdline};
   for (std::size_t i = 0; i < kAll.size(); ++i) {
     if (kAll[i].base.value() < kPageSize || kAll[i].end() > kEbdaStart) return false;
     for (std::size_t j = 0; j < i; ++j)
