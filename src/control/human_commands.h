@@ -84,6 +84,9 @@ class HumanCommands {
   Result<std::string> DeviceDel(std::string_view arguments);
   Result<std::string> InfoPci(std::string_view arguments);
 
+  // human_qtree.cc
+  Result<std::string> InfoQtree(std::string_view arguments);
+
   // human_info.cc
   Result<std::string> InfoChardev(std::string_view arguments);
   Result<std::string> InfoCpus(std::string_view arguments);
@@ -92,7 +95,6 @@ class HumanCommands {
   Result<std::string> InfoMemorySizeSummary(std::string_view arguments);
   Result<std::string> InfoName(std::string_view arguments);
   Result<std::string> InfoNuma(std::string_view arguments);
-  Result<std::string> InfoQtree(std::string_view arguments);
   Result<std::string> InfoRegisters(std::string_view arguments);
   Result<std::string> InfoStatus(std::string_view arguments);
   Result<std::string> InfoTraceEvents(std::string_view arguments);

@@ -94,19 +94,6 @@ Result<std::string> HumanCommands::InfoNuma(std::string_view) {
   return text;
 }
 
-Result<std::string> HumanCommands::InfoQtree(std::string_view) {
-  const machine::Machine& machine = context_.machine();
-  std::string text = "bus: main-system-bus\n  type System\n";
-  const auto add = [&text](std::string_view space, const devices::Bus& bus) {
-    bus.ForEach([&](std::uint64_t base, std::uint64_t size, const devices::BusDevice& device) {
-      text += fmt::format("  dev: {}\n    {} {:016x}/{:016x}\n", device.name(), space, base, size);
-    });
-  };
-  add("pio", machine.io());
-  add("mmio", machine.mmio());
-  return text;
-}
-
 Result<std::string> HumanCommands::InfoRegisters(std::string_view arguments) {
   machine::Machine& machine = context_.machine();
   const auto count = static_cast<unsigned>(machine.vcpus().size());

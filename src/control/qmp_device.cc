@@ -57,6 +57,8 @@ void DefineDeviceCommands(Schema& schema) {
   schema.AddCommand("device_del", {.arguments = "DeviceDelArguments", .run = DeviceDel});
   schema.Struct("DeviceDeletedData", {{"device?", "str"}, {"path", "str"}});
   schema.AddEvent("DEVICE_DELETED", "DeviceDeletedData");
+  schema.Struct("DeviceUnplugGuestErrorData", {{"device?", "str"}, {"path", "str"}});
+  schema.AddEvent("DEVICE_UNPLUG_GUEST_ERROR", "DeviceUnplugGuestErrorData");
 }
 
 Result<std::string> HumanCommands::DeviceAdd(std::string_view arguments) {

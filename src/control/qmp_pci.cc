@@ -2,6 +2,7 @@
 // query-pci and info pci: the functions on the buses, as the guest has set them up.
 #include <fmt/format.h>
 
+#include "control/device_text.h"
 #include "control/human_commands.h"
 #include "control/qmp_commands.h"
 #include "devices/pci/bridge.h"
@@ -17,20 +18,14 @@ namespace pci = devices::pci;
 constexpr struct {
   std::uint32_t code;
   std::string_view text;
-} kClasses[] = {{0x0100, "SCSI controller"},
-                {0x0200, "Ethernet controller"},
-                {0x0600, "Host bridge"},
-                {0x0604, "PCI bridge"},
-                {0x0780, "Communication controller"},
-                {0x0880, "System peripheral"},
-                {0x00ff, "Unclassified device"},
-                {0x0180, "Storage controller"}};
-
-std::string_view ClassText(std::uint32_t code) {
-  for (const auto& entry : kClasses)
-    if (entry.code == code) return entry.text;
-  return {};
-}
+} kPciClasses[] = {{0x0100, "SCSI controller"},
+                   {0x0200, "Ethernet controller"},
+                   {0x0600, "Host bridge"},
+                   {0x0604, "PCI bridge"},
+                   {0x0780, "Communication controller"},
+                   {0x0880, "System peripheral"},
+                   {0x00ff, "Unclassified device"},
+                   {0x0180, "Storage controller"}};
 
 Json RegionsOf(const pci::Function& function) {
   Json regions = Json::array();
@@ -92,7 +87,7 @@ Json DevicesOn(const pci::PciBus& bus, unsigned number) {
                 {"irq_pin", function.ReadConfig(pci::kRegInterruptPin, 1)},
                 {"qdev_id", occupant.placement.id},
                 {"regions", RegionsOf(function)}};
-    if (const std::string_view text = ClassText(code); !text.empty())
+    if (const std::string_view text = PciClassText(code); !text.empty())
       device["class_info"]["desc"] = text;
     if (identity.interrupt_pin) device["irq"] = function.ReadConfig(pci::kRegInterruptLine, 1);
     if (occupant.bridge != nullptr) {
@@ -187,6 +182,12 @@ void DefinePciCommands(Schema& schema) {
                                   {"regions", "[PciMemoryRegion]"}});
   schema.Struct("PciInfo", {{"bus", "int"}, {"devices", "[PciDeviceInfo]"}});
   schema.AddCommand("query-pci", {.result = "[PciInfo]", .run = QueryPci});
+}
+
+std::string_view PciClassText(std::uint32_t code) noexcept {
+  for (const auto& entry : kPciClasses)
+    if (entry.code == code) return entry.text;
+  return {};
 }
 
 Result<std::string> HumanCommands::InfoPci(std::string_view) {

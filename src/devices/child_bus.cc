@@ -22,4 +22,16 @@ Result<ChildBus*> ChildBuses::Find(std::string_view name, std::string_view type,
   return found->second;
 }
 
+std::vector<std::string> ChildBuses::Names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, unused] : buses_) names.push_back(name);
+  return names;
+}
+
+std::string ChildBuses::NameOf(const ChildBus& bus) const {
+  for (const auto& [name, each] : buses_)
+    if (each == &bus) return name;
+  return {};
+}
+
 }  // namespace holdfast::devices

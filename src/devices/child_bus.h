@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <holdfast/error.h>
 
@@ -44,6 +45,11 @@ class ChildBuses {
   /// @return kNotFound as QEMU words it; kInvalidArgument for a bus of another type
   Result<ChildBus*> Find(std::string_view name, std::string_view type,
                          std::string_view model) const;
+
+  /// All names, in order.
+  std::vector<std::string> Names() const;
+  /// Empty for a bus that is not there.
+  std::string NameOf(const ChildBus& bus) const;
 
  private:
   std::map<std::string, ChildBus*, std::less<>> buses_;

@@ -4,13 +4,24 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "devices/pci/bridge.h"
 
 namespace holdfast::machine {
 
 namespace pci = devices::pci;
+
+namespace {
+
+constexpr std::string_view kDeleted = "DEVICE_DELETED";
+// A guest that has done nothing by then has perhaps not even heard: as QEMU.
+constexpr std::chrono::seconds kTimeToLetGo{5};
+
+}  // namespace
 
 DeviceTree::DeviceTree(Surroundings around, std::unique_ptr<PciServices> services)
     : around_(std::move(around)),
@@ -46,7 +57,15 @@ Status DeviceTree::Add(const devices::DeviceRequest& request, bool hot) {
   if (request.model->attach == nullptr) return AddFunction(request, hot);
   HF_TRY(std::unique_ptr<devices::ChildDevice> device,
          request.model->attach(environment_, request.id, request.bus, request.values));
-  children_.push_back({std::string(request.model->name), request.id, std::move(device)});
+  std::string bus;
+  if (auto found = buses_.Find(request.bus, request.model->bus_type, request.model->name)) {
+    bus = buses_.NameOf(**found);
+  }
+  children_.push_back({.model = std::string(request.model->name),
+                       .id = request.id,
+                       .bus = std::move(bus),
+                       .values = request.values,
+                       .device = std::move(device)});
   return {};
 }
 
@@ -64,17 +83,23 @@ Status DeviceTree::AddFunction(const devices::DeviceRequest& request, bool hot) 
   pci::Placement placement{.id = request.id,
                            .model = std::string(request.model->name),
                            .address = request.address,
-                           .multifunction = request.multifunction};
+                           .multifunction = request.multifunction,
+                           .values = request.values};
   // Judged before the device is made, which may open or take things.
   HF_TRY(placement.address, bus->Choose(placement));
+  const std::vector<std::string> before = buses_.Names();
   HF_TRY(std::unique_ptr<pci::Function> function,
          request.model->create(environment_, request.id, request.values));
+  std::ranges::set_difference(buses_.Names(), before, std::back_inserter(placement.buses));
   HF_TRY(const pci::PciBus::Occupant* occupant,
          pci_->Add(*bus, std::move(placement), std::move(function)));
   if (pci::Bridge* bridge = occupant->bridge; bridge != nullptr) {
     bridge->set_released([this, name = bridge->secondary().name()] {
       const pci::PciBus* behind = pci_->FindBus(name);
       if (behind != nullptr) around_.while_standing([&] { Empty(*behind->parent()); });
+    });
+    bridge->set_refused([this, name = bridge->secondary().name()] {
+      if (const pci::PciBus* const behind = pci_->FindBus(name)) Keep(*behind);
     });
   }
   if (hot) bus->parent()->OccupantCame();
@@ -89,13 +114,19 @@ void DeviceTree::Empty(pci::Bridge& bridge) {
   // Function 0 last: it is what says that there are others.
   for (auto one = gone.rbegin(); one != gone.rend(); ++one) pci_->Remove(bus, *one->address);
   bridge.OccupantWent();
-  for (const pci::Placement& placement : gone) TellDeleted(placement.id);
+  for (const pci::Placement& placement : gone) Tell(kDeleted, placement.id);
 }
 
-void DeviceTree::TellDeleted(std::string_view id) {
+void DeviceTree::Keep(const pci::PciBus& bus) {
+  bus.ForEach([this](pci::PciBus::Occupant& occupant) {
+    if (!std::exchange(occupant.leaving, false)) return;
+    Tell("DEVICE_UNPLUG_GUEST_ERROR", occupant.placement.id);
+  });
+}
+
+void DeviceTree::Tell(std::string_view event, std::string_view id) {
   if (!around_.emit || id.empty()) return;
-  around_.emit("DEVICE_DELETED",
-               {{"device", id}, {"path", fmt::format("/machine/peripheral/{}", id)}});
+  around_.emit(event, {{"device", id}, {"path", fmt::format("/machine/peripheral/{}", id)}});
 }
 
 void DeviceTree::Reset() {
@@ -118,7 +149,7 @@ Status DeviceTree::RequestRemoval(std::string_view id) {
       child != children_.end() && !id.empty()) {
     const std::string name(id);
     children_.erase(child);
-    TellDeleted(name);
+    Tell(kDeleted, name);
     return {};
   }
   const auto [bus, occupant] = pci_->FindById(id);
@@ -128,11 +159,19 @@ Status DeviceTree::RequestRemoval(std::string_view id) {
                 fmt::format("Bus '{}' does not support hotplugging", bus->name()),
                 "Only devices behind a pcie-root-port come and go while the guest runs.");
   }
-  if (occupant->leaving) {
+  const auto now = std::chrono::steady_clock::now();
+  if (occupant->leaving && now < occupant->asked_again_from) {
     return Fail(Errc::kInvalidArgument,
                 fmt::format("Device {} is already in the process of unplug", id));
   }
+  // Pressing the button once more would take the request back.
+  if (bus->parent()->busy()) {
+    return Fail(Errc::kInvalidArgument,
+                "Hot-unplug failed: guest is busy (power indicator blinking)",
+                "Try again in some seconds.");
+  }
   occupant->leaving = true;
+  occupant->asked_again_from = now + kTimeToLetGo;
   bus->parent()->RequestRemoval();
   return {};
 }

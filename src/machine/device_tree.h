@@ -52,10 +52,12 @@ class DeviceTree {
   Status RequestRemoval(std::string_view id);
 
   devices::pci::PciHost& pci() noexcept { return *pci_; }
-  /// What is on other devices' buses: model, id and device.
+  /// What is on other devices' buses.
   struct Child {
     std::string model;
     std::string id;
+    std::string bus;           ///< its name
+    object::KeyValues values;  ///< what the user said of it, for listings
     std::unique_ptr<devices::ChildDevice> device;
   };
   const std::vector<Child>& children() const noexcept { return children_; }
@@ -71,7 +73,10 @@ class DeviceTree {
   Status AddFunction(const devices::DeviceRequest& request, bool hot);
   /// Takes away what is behind a bridge, and tells so.
   void Empty(devices::pci::Bridge& bridge);
-  void TellDeleted(std::string_view id);
+  /// The guest keeps what is on the bus, though it was asked to let it go.
+  void Keep(const devices::pci::PciBus& bus);
+  /// An event about a device, if it has an id.
+  void Tell(std::string_view event, std::string_view id);
 
   const Surroundings around_;
   const std::unique_ptr<PciServices> services_;

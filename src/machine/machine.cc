@@ -290,6 +290,9 @@ Status Machine::RemoveDevice(std::string_view id) {
 devices::pci::PciHost& Machine::pci() noexcept {
   return impl_->device_tree().pci();
 }
+const DeviceTree& Machine::device_tree() const noexcept {
+  return impl_->device_tree();
+}
 
 const devices::Bus& Machine::io() const noexcept {
   return impl_->platform().io();

@@ -38,6 +38,8 @@ class Vm;
 
 namespace holdfast::machine {
 
+class DeviceTree;
+
 /// QEMU's run states, as far as they exist here; names as in `info status`.
 enum class RunState {
   kPrelaunch,
@@ -129,6 +131,8 @@ class Machine {
   Status RemoveDevice(std::string_view id);
   /// The PCI buses and what is on them.
   devices::pci::PciHost& pci() noexcept;
+  /// The same with what is on the buses of other devices, for listings.
+  const DeviceTree& device_tree() const noexcept;
 
   /// The devices behind I/O ports and behind memory-mapped ranges, for listings.
   const devices::Bus& io() const noexcept;

@@ -43,20 +43,27 @@ class Bridge : public Function {
   /// The slot's occupant came, or the guest shall let it go. Main thread.
   virtual void OccupantCame() noexcept {}
   virtual void RequestRemoval() noexcept {}
+  /// Whether the guest is just taking an occupant in or letting one go, and cannot be asked: its
+  /// power indicator blinks. Any thread.
+  virtual bool busy() const noexcept { return false; }
   /// The occupant is gone.
   virtual void OccupantWent() noexcept {}
   /// What to do on the main thread when the guest has let the occupant go. Set before the guest
   /// runs.
   void set_released(std::function<void()> released) { released_ = std::move(released); }
+  /// The same when the guest was asked and keeps the occupant. At most once for each request.
+  void set_refused(std::function<void()> refused) { refused_ = std::move(refused); }
 
  protected:
   /// @param bus_name  what `bus=` calls the bus behind it
   Bridge(PciServices& services, const Identity& identity, std::string bus_name);
   const std::function<void()>& released() const noexcept { return released_; }
+  const std::function<void()>& refused() const noexcept { return refused_; }
 
  private:
   std::unique_ptr<PciBus> secondary_;
   std::function<void()> released_;
+  std::function<void()> refused_;
 };
 
 }  // namespace holdfast::devices::pci

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -13,6 +14,7 @@
 
 #include "devices/bus.h"
 #include "devices/pci/function.h"
+#include "object/keyval.h"
 
 namespace holdfast::devices::pci {
 
@@ -35,6 +37,8 @@ struct Placement {
   std::string model = {};                              ///< for messages
   std::optional<SlotFunction> address = std::nullopt;  ///< empty: the first free slot
   bool multifunction = false;
+  object::KeyValues values = {};        ///< what the user said of it, for listings
+  std::vector<std::string> buses = {};  ///< those it makes for other devices
 };
 
 /// A BAR of a function as a device on the I/O or memory bus.
@@ -69,6 +73,7 @@ class PciBus {
     Bridge* bridge = nullptr;  // `function`, if it is one
     std::vector<std::unique_ptr<BarDevice>> bars;
     bool leaving = false;  // the guest was asked to let it go
+    std::chrono::steady_clock::time_point asked_again_from = {};  // before, it has time to do that
   };
 
   /// @param parent  the bridge it is behind; null for a root bus. A port's bus has slot 0 only.

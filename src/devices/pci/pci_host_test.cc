@@ -221,6 +221,7 @@ class PciPortTest : public PciHostTest {
     ASSERT_TRUE(port);
     bridge_ = (*port)->bridge;
     bridge_->set_released([this] { ++released_; });
+    bridge_->set_refused([this] { ++refused_; });
     host_->Reset();
     for (std::uint32_t at = In(mmio_, Config(0, 4, kRegCapabilities), 1); at != 0;
          at = In(mmio_, Config(0, 4, at + 1), 1)) {
@@ -234,6 +235,7 @@ class PciPortTest : public PciHostTest {
   Bridge* bridge_ = nullptr;
   unsigned express_ = 0;
   int released_ = 0;
+  int refused_ = 0;
 };
 
 TEST_F(PciPortTest, LeadsToWhatIsBehindIt) {
@@ -281,6 +283,37 @@ TEST_F(PciPortTest, TellsTheGuestWhatComesAndAsksBeforeItGoes) {
   host_->Remove(bridge_->secondary(), {0, 0});
   bridge_->OccupantWent();
   EXPECT_EQ(SlotStatus() & 0x48, 0x8U);
+}
+
+TEST_F(PciPortTest, HearsThatTheGuestKeepsWhatItWasAskedFor) {
+  constexpr std::uint32_t kOn = 0x140;
+  constexpr std::uint32_t kBlinks = 0x240;
+  ASSERT_TRUE(Add(kPciTestdev, {.id = "dev"}, bridge_->secondary()));
+  host_->Reset();
+  const auto told = [&] {
+    EXPECT_TRUE(loop_->RunOnce(std::chrono::milliseconds(0)));
+    return refused_;
+  };
+  Control(kBlinks);
+  EXPECT_TRUE(bridge_->busy());
+  Control(kOn);
+  EXPECT_FALSE(bridge_->busy());
+  EXPECT_EQ(told(), 0) << "nobody asked";
+  bridge_->RequestRemoval();
+  Control(kOn);
+  EXPECT_EQ(told(), 0) << "no answer yet";
+  Control(kBlinks);
+  Control(kOn);
+  EXPECT_EQ(told(), 1);
+  Control(kBlinks);
+  Control(kOn);
+  EXPECT_EQ(told(), 1) << "once for each time it is asked";
+  bridge_->RequestRemoval();
+  Control(kBlinks);
+  host_->Reset();
+  Control(kOn);
+  EXPECT_EQ(told(), 1) << "another guest was asked";
+  EXPECT_EQ(released_, 0);
 }
 
 }  // namespace

@@ -73,6 +73,8 @@ constexpr std::uint32_t kHotplugSlot = 0x1 | 0x2 | 0x8 | 0x10 | 0x40 | (1U << 18
 constexpr std::uint32_t kIndicatorsOn = (1 << 6) | (1 << 8);
 constexpr std::uint32_t kIndicatorsOff = (3 << 6) | (3 << 8);
 constexpr std::uint32_t kPowerIndicator = 3 << 8;
+constexpr std::uint32_t kPowerIndicatorOn = 1 << 8;
+constexpr std::uint32_t kPowerIndicatorBlinks = 2 << 8;
 constexpr std::uint32_t kPowerOff = 1 << 10;
 constexpr std::uint32_t kInterruptEnable = 1 << 5;
 constexpr std::uint32_t kSlotControlWritable = 0x17ff;
@@ -129,7 +131,11 @@ class RootPort final : public Bridge {
     ShowOccupant();
     Happened(kPresenceChanged | kLinkChanged);
   }
-  void RequestRemoval() noexcept override { Happened(kButtonPressed); }
+  void RequestRemoval() noexcept override {
+    asked_ = true;
+    Happened(kButtonPressed);
+  }
+  bool busy() const noexcept override { return indicator_ == kPowerIndicatorBlinks; }
 
   // As firmware leaves it: an occupied slot has power.
   void Reset() noexcept override {
@@ -138,6 +144,8 @@ class RootPort final : public Bridge {
     const bool occupied = !secondary().empty();
     PokeConfig(At(kSlotControl), 2, occupied ? kIndicatorsOn : kIndicatorsOff | kPowerOff);
     powered_ = occupied;
+    asked_ = false;
+    indicator_ = 0;
     Bridge::SetIntx(false);
   }
 
@@ -149,7 +157,15 @@ class RootPort final : public Bridge {
     const bool let_go = !powered && (control & kPowerIndicator) == kPowerIndicator;
     if (powered) powered_ = true;
     if (let_go && powered_.exchange(false) && released()) {
+      asked_ = false;
       loop_.Post([released = released()] { released(); });
+    }
+    // The light blinked and is on again: what was asked for, the guest will not do.
+    const std::uint32_t indicator = control & kPowerIndicator;
+    const bool blinked = indicator_.exchange(indicator) == kPowerIndicatorBlinks;
+    if (blinked && powered && indicator == kPowerIndicatorOn && asked_.exchange(false) &&
+        refused()) {
+      loop_.Post([refused = refused()] { refused(); });
     }
     UpdateInterrupt(false);
   }
@@ -192,6 +208,8 @@ class RootPort final : public Bridge {
   const bool hotplug_;
   const std::uint16_t express_;
   std::atomic<bool> powered_ = false;
+  std::atomic<bool> asked_ = false;  // to let the occupant go, and has not answered
+  std::atomic<std::uint32_t> indicator_ = 0;
   std::atomic<bool> wanted_ = false;
 };
 
