@@ -199,9 +199,10 @@ control::Monitor& VirtualMachine::AddMonitor(devices::Chardev& front) {
 
 Status VirtualMachine::Start() {
   // By now the process is confined, and may perhaps start no programs any more.
-  const bool confined = options_.sandbox.enabled && !options_.sandbox.spawn;
-  if (confined || !options_.run_with.chroot.empty()) {
-    block_graph_.FreezeImages();
+  const bool no_programs = options_.sandbox.enabled && !options_.sandbox.spawn;
+  const bool elsewhere = !options_.run_with.chroot.empty();
+  if (options_.sandbox.enabled || elsewhere) {
+    block_graph_.ConfineImages(no_programs || elsewhere);
   }
   return options_.machine.start_paused ? Status{} : machine_->Resume();
 }

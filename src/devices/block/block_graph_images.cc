@@ -78,7 +78,7 @@ Result<StorageDaemon*> BlockGraph::AddImage(std::string id, const NodeOptions& o
     return Fail(Errc::kPermission, "-sandbox or a new root forbids to start qemu-img");
   }
   HF_TRY(image->daemon, StorageDaemon::Create(std::move(config)));
-  if (images_frozen_) image->daemon->Freeze();
+  Confine(*image->daemon);
   image->id = std::move(id);
   images_.push_back(std::move(image));
   return images_.back()->daemon.get();
@@ -115,9 +115,15 @@ Status BlockGraph::RemoveImage(std::string_view name) {
   return {};
 }
 
-void BlockGraph::FreezeImages() noexcept {
-  for (const auto& image : images_) image->daemon->Freeze();
-  images_frozen_ = true;
+void BlockGraph::ConfineImages(bool frozen) noexcept {
+  images_confined_ = true;
+  images_frozen_ = frozen;
+  for (const auto& image : images_) Confine(*image->daemon);
+}
+
+void BlockGraph::Confine(StorageDaemon& daemon) const noexcept {
+  if (images_confined_) daemon.InheritRights();
+  if (images_frozen_) daemon.Freeze();
 }
 
 }  // namespace holdfast::devices::block

@@ -84,6 +84,7 @@ struct Plan {
   int rules;
   pid_t parent;
   bool own_group;
+  bool confined;
 };
 
 bool BecomeUser(const ProgramUser& user) {
@@ -110,7 +111,9 @@ bool DropCapabilities() {
 
 bool Confine(const Plan& plan) {
   ::unshare(CLONE_NEWNET);  // EPERM: not root
-  if (plan.user != nullptr && !BecomeUser(*plan.user)) return false;
+  // This process may have become that user itself since it started the first one.
+  const bool other = plan.user != nullptr && plan.user->uid != ::geteuid();
+  if (other && !BecomeUser(*plan.user)) return false;
   if (!DropCapabilities() || ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return false;
   return plan.rules < 0 || ::syscall(SYS_landlock_restrict_self, plan.rules, 0U) == 0;
 }
@@ -118,7 +121,7 @@ bool Confine(const Plan& plan) {
 [[noreturn]] void Become(const Plan& plan) {
   // What the keyboard sends is for the monitor, which ends the program when the guest has ended.
   if (plan.own_group) ::setpgid(0, 0);
-  bool good = Confine(plan);
+  bool good = plan.confined || Confine(plan);
   // And if the monitor does not come to that, the image is still closed in good order. Not before a
   // change of the user: that takes the wish back.
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -153,7 +156,7 @@ Result<pid_t> Start(const ImageProgram& program) {
   arguments.push_back(nullptr);
   const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!null) return FailErrno("open /dev/null");
-  const UniqueFd rules = MakeRules(program);
+  const UniqueFd rules = program.confined ? UniqueFd() : MakeRules(program);
   const Plan plan{.arguments = arguments.data(),
                   .descriptors = program.descriptors.data(),
                   .count = program.descriptors.size(),
@@ -161,7 +164,8 @@ Result<pid_t> Start(const ImageProgram& program) {
                   .null = null.get(),
                   .rules = rules.get(),
                   .parent = ::getpid(),
-                  .own_group = program.outlives_terminal};
+                  .own_group = program.outlives_terminal,
+                  .confined = program.confined};
   const pid_t pid = ::fork();
   if (pid == 0) Become(plan);
   if (pid < 0) return FailErrno(fmt::format("cannot start {}", program.arguments.front()));

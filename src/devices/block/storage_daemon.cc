@@ -133,9 +133,15 @@ json NodeJson(const NodeOptions& node, bool readonly) {
   return described;
 }
 
+// What is written when a node is. An image of VMware's may be several files of one folder.
 void AddFiles(const NodeOptions& node, std::vector<std::string>& files) {
-  if (node.own_child != nullptr) return AddFiles(*node.own_child, files);
-  if (!node.filename.empty()) files.push_back(node.filename);
+  const std::string& name = FileOf(node).filename;
+  if (name.empty()) return;
+  files.push_back(name);
+  if (node.format == "vmdk") {
+    const std::string folder = std::filesystem::path(name).parent_path().string();
+    files.push_back(folder.empty() ? "." : folder);
+  }
 }
 
 // A file that is gone when nobody has it open any more, where QEMU puts its own; a host that boots
@@ -260,7 +266,8 @@ Status StorageDaemon::Spawn(const UniqueFd& listener) {
   ImageProgram program{.arguments = Arguments(),
                        .descriptors = {listener.get()},
                        .writable = {},
-                       .user = config_.user};
+                       .user = config_.user,
+                       .confined = inherits_};
   if (config_.snapshot) {
     program.descriptors.push_back(layer_.get());
   } else if (!readonly()) {

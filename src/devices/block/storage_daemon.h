@@ -66,6 +66,8 @@ class StorageDaemon {
   Plugged plugged() const { return used() ? plugged_ : Plugged{}; }
   /// From now on no other takes the place of one that dies: this process may start no programs.
   void Freeze() noexcept { *frozen_ = true; }
+  /// From now on another one inherits the rights of this process, which are few.
+  void InheritRights() noexcept { inherits_ = true; }
   /// Puts why there is no connection into words: what the daemon had to say stands on standard
   /// error already.
   Error Explain(Error error);
@@ -80,6 +82,7 @@ class StorageDaemon {
 
   const Config config_;
   std::shared_ptr<bool> frozen_ = std::make_shared<bool>(false);
+  bool inherits_ = false;
   std::weak_ptr<int> user_;
   Plugged plugged_;
   UniqueFd layer_;  // with a snapshot
