@@ -22,7 +22,7 @@ namespace {
 // KVM_MAX_CPUID_ENTRIES of the kernel: it never wants room for more.
 constexpr std::uint32_t kMostCpuidEntries = 256;
 constexpr std::uint32_t kFirstCpuidEntries = 32;
-constexpr std::chrono::seconds kLongestStandstill{30};
+constexpr std::chrono::seconds kLongestWait{30};
 
 Status Issue(int fd, std::uint32_t id, std::string_view name, std::uint32_t flags,
              std::uint64_t data) {
@@ -86,7 +86,7 @@ Status TdxInitVm(const Vm& vm, const abi::TdxInitVm& init,
     std::memcpy(storage.data() + sizeof header / sizeof(std::uint64_t), cpuid.data(),
                 cpuid.size_bytes());
   }
-  const auto end = std::chrono::steady_clock::now() + kLongestStandstill;
+  const auto end = std::chrono::steady_clock::now() + kLongestWait;
   for (;;) {
     const Status done = Issue(vm.fd(), abi::kTdxInitVm, "KVM_TDX_INIT_VM", 0,
                               reinterpret_cast<std::uint64_t>(storage.data()));
@@ -122,7 +122,7 @@ Status TdxInitMemRegion(const Vcpu& vcpu, abi::TdxMemRegion& region, bool measur
     }
     if (pages != 0) {
       moved = Clock::now();
-    } else if (Clock::now() - moved > kLongestStandstill) {
+    } else if (Clock::now() - moved > kLongestWait) {
       return Fail(Errc::kSystem,
                   fmt::format("KVM_TDX_INIT_MEM_REGION does not get on at {:#x}; {} pages are left",
                               region.gpa, region.nr_pages));

@@ -12,12 +12,26 @@
 
 #include <holdfast/units.h>
 
-#include "kvm/ioctl.h"
-
 namespace holdfast::object {
 namespace {
 
 using namespace kvm::abi;  // NOLINT(google-build-using-namespace): this file is about nothing else
+
+// The kernel's numbers as they are, so that ours are held against them.
+constexpr unsigned long kGetApiVersion = 0xae00;
+constexpr unsigned long kCreateVm = 0xae01;
+constexpr unsigned long kCheckExtension = 0xae03;
+constexpr unsigned long kGetVcpuMmapSize = 0xae04;
+constexpr unsigned long kCreateVcpu = 0xae41;
+constexpr unsigned long kGetSupportedCpuid = 0xc008ae05;
+constexpr unsigned long kSetUserMemoryRegion2 = 0x40a0ae49;
+constexpr unsigned long kGetRegs = 0x8090ae81;
+constexpr unsigned long kGetSregs = 0x8138ae83;
+constexpr unsigned long kGetCpuid2 = 0xc008ae91;
+constexpr unsigned long kEnableCap = 0x4068aea3;
+constexpr unsigned long kSetMemoryAttributes = 0x4020aed2;
+constexpr unsigned long kSetMemoryAttributes2 = 0xc080aed2;
+constexpr unsigned long kCreateGuestMemfd = 0xc040aed4;
 
 constexpr int kVcpuArea = 3 * kPageSize;
 constexpr unsigned long kApicBusCycles = 237;
@@ -82,17 +96,14 @@ std::optional<int> FakeConfidentialKvm::Ioctl(int fd, unsigned long number,
     return Tdx(vcpus_.contains(fd), At<TdxCommand>(argument));
   }
   if (number == kSevIssueCommand) return SevPlatform(At<SevIssueCommand>(argument));
-  if (number == kvm::kSetMemoryAttributes.number)
-    return SetAttributes(At<MemoryAttributes>(argument));
-  if (number == kvm::kSetMemoryAttributes2.number)
-    return SetAttributes2(fd, At<MemoryAttributes2>(argument));
-  if (number == kvm::kGetCpuid2.number || number == kvm::kGetSupportedCpuid.number)
-    return GetCpuid(argument);
-  if (number == kvm::kGetRegs.number) {
+  if (number == kSetMemoryAttributes) return SetAttributes(At<MemoryAttributes>(argument));
+  if (number == kSetMemoryAttributes2) return SetAttributes2(fd, At<MemoryAttributes2>(argument));
+  if (number == kGetCpuid2 || number == kGetSupportedCpuid) return GetCpuid(argument);
+  if (number == kGetRegs) {
     At<kvm_regs>(argument) = regs;
     return 0;
   }
-  if (number == kvm::kGetSregs.number) {
+  if (number == kGetSregs) {
     At<kvm_sregs>(argument) = sregs;
     return 0;
   }
@@ -102,24 +113,24 @@ std::optional<int> FakeConfidentialKvm::Ioctl(int fd, unsigned long number,
 // What makes the things that a launch works on.
 std::optional<int> FakeConfidentialKvm::Make(int /*fd*/, unsigned long number,
                                              unsigned long argument) {
-  if (number == kvm::kGetApiVersion.number) return 12;
-  if (number == kvm::kGetVcpuMmapSize.number) return kVcpuArea;
-  if (number == kvm::kCheckExtension.number) return CheckExtension(argument);
-  if (number == kvm::kCreateVm.number) {
+  if (number == kGetApiVersion) return 12;
+  if (number == kGetVcpuMmapSize) return kVcpuArea;
+  if (number == kCheckExtension) return CheckExtension(argument);
+  if (number == kCreateVm) {
     if (argument != options_.vm_type && argument != kVmTypeDefault) return -EINVAL;
     vm_made_ = true;
     const int vm = ::eventfd(0, EFD_CLOEXEC);
     return vm >= 0 ? vm : -errno;
   }
-  if (number == kvm::kCreateVcpu.number) {
+  if (number == kCreateVcpu) {
     // A TD is configured before its first vCPU.
     if (options_.vm_type == kVmTypeTdx && stage_ != Stage::kInitialized) return -EIO;
     const int vcpu = Memfd("fake-vcpu", kVcpuArea);
     if (vcpu >= 0) vcpus_.insert(vcpu);
     return vcpu;
   }
-  if (number == kvm::kCreateGuestMemfd.number) return CreateGuestMemfd(argument);
-  if (number == kvm::kSetUserMemoryRegion2.number) {
+  if (number == kCreateGuestMemfd) return CreateGuestMemfd(argument);
+  if (number == kSetUserMemoryRegion2) {
     const auto& region = At<UserspaceMemoryRegion2>(argument);
     if (region.memory_size == 0) return 0;
     if ((region.flags & kMemGuestMemfd) == 0) return -EINVAL;
@@ -127,7 +138,7 @@ std::optional<int> FakeConfidentialKvm::Make(int /*fd*/, unsigned long number,
                       static_cast<int>(region.guest_memfd), region.guest_memfd_offset});
     return 0;
   }
-  if (number == kvm::kEnableCap.number) {
+  if (number == kEnableCap) {
     const auto& request = At<kvm_enable_cap>(argument);
     if (request.cap == kApicBusCycles) apic_bus_ns = request.args[0];
     return 0;
