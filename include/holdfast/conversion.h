@@ -47,6 +47,9 @@ class ConversionEngine {
   /// Makes [offset, offset + size) `to`. Pages that are so already stay so.
   /// @return after a failure the range may be half-way: Apply() for what it was brings it back
   virtual Result<Busy> Apply(std::uint64_t offset, std::uint64_t size, MemoryAttribute to) = 0;
+  /// The memory of [offset, offset + size), all of it private, was given back to the host: puts
+  /// back what kept the host out, if it went with the memory.
+  virtual Status KeepClosed(std::uint64_t /*offset*/, std::uint64_t /*size*/) { return {}; }
   /// The part of the block lies at `base` in the guest's physical address space.
   virtual void Mapped(GuestAddress /*base*/, std::uint64_t /*block_offset*/,
                       std::uint64_t /*size*/) {}
@@ -105,6 +108,10 @@ class BlockConversion {
   /// Converts all pieces or none; they may be of several blocks, or twice of one, but must not
   /// overlap. @return as Convert()
   static Result<ConversionOutcome> ConvertAll(std::span<const Piece> pieces, MemoryAttribute to);
+
+  /// To be called after memory of [offset, offset + size), page aligned, was freed: what is private
+  /// stays closed to the host. @return the engine's error
+  Status MemoryFreed(std::uint64_t offset, std::uint64_t size);
 
   /// Holds the pages that [offset, offset + size) touches, which must be inside the block, for
   /// access by the host: until Unpin() with the same range they stay shared.

@@ -169,6 +169,16 @@ Result<ConversionOutcome> BlockConversion::ConvertAll(std::span<const Piece> pie
   return outcome;
 }
 
+Status BlockConversion::MemoryFreed(std::uint64_t offset, std::uint64_t size) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const PageAttributes::Range& range :
+       attributes_.Ranges(offset / kPageSize, size / kPageSize)) {
+    if (range.attribute != MemoryAttribute::kPrivate) continue;
+    HF_TRY_STATUS(engine_->KeepClosed(range.first * kPageSize, range.count * kPageSize));
+  }
+  return {};
+}
+
 bool BlockConversion::TryPin(std::uint64_t offset, std::uint64_t size) noexcept {
   if (size == 0) return true;
   const std::uint64_t first = offset / kPageSize;

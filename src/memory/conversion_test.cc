@@ -93,6 +93,17 @@ TEST_F(BlockConversionTest, ChangesExactlyThePagesAskedFor) {
   EXPECT_EQ(Convert(0, kPages, kShared)->changed_pages, 8U);
 }
 
+TEST_F(BlockConversionTest, WhatIsPrivateOfFreedMemoryIsClosedAgain) {
+  ASSERT_TRUE(Convert(3, 5, kPrivate).has_value());
+  ASSERT_TRUE(Convert(20, 1, kPrivate).has_value());
+  engine_->Forget();
+  EXPECT_TRUE(block_->MemoryFreed(4 * kPageSize, 30 * kPageSize).has_value());
+  EXPECT_THAT(engine_->calls(), ElementsAre("closed 4+4", "closed 20+1"));
+  engine_->Forget();
+  EXPECT_TRUE(block_->MemoryFreed(0, 3 * kPageSize).has_value());
+  EXPECT_THAT(engine_->calls(), IsEmpty());
+}
+
 TEST_F(BlockConversionTest, APinnedPageRefusesAllOfItAndIsNamed) {
   ASSERT_TRUE(block_->TryPin(10 * kPageSize + 100, kPageSize));  // touches 10 and 11
   auto outcome = Convert(4, 20, kPrivate);

@@ -23,6 +23,12 @@ class GuardEngine : public ConversionEngine {
     return Busy{};
   }
 
+  // A hole takes guards with it where any mapping, the guest view for one, shows the page (Linux
+  // 6.18 to 7.3: truncation of a mapped page drops all that stands in its place).
+  Status KeepClosed(std::uint64_t offset, std::uint64_t size) override {
+    return SetGuardPages(host_view_.subspan(offset, size), true);
+  }
+
  private:
   const std::span<std::byte> host_view_;
 };

@@ -162,7 +162,10 @@ Status RamBlock::Discard(std::uint64_t offset, std::uint64_t size) const {
         Errc::kInvalidArgument,
         fmt::format("{:#x} bytes at {:#x} of '{}' are not whole pages of it", size, offset, id_));
   }
-  if (guest_memfd_) return guest_memfd_->PunchHole(offset, size);
+  if (guest_memfd_) {
+    HF_TRY_STATUS(guest_memfd_->PunchHole(offset, size));
+    return conversion_ ? conversion_->MemoryFreed(offset, size) : Status();
+  }
   if (private_layer_) HF_TRY_STATUS(private_layer_->PunchHole(offset, size));
   if (fd_ && attributes_.shared) {
     if (::fallocate(fd_.get(), FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,

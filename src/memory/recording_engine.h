@@ -32,6 +32,11 @@ class RecordingEngine final : public ConversionEngine {
     return std::exchange(busy_, std::nullopt);
   }
 
+  Status KeepClosed(std::uint64_t offset, std::uint64_t size) override {
+    calls_.push_back(fmt::format("closed {}+{}", offset / kPageSize, size / kPageSize));
+    return {};
+  }
+
   const std::vector<std::string>& calls() const noexcept { return calls_; }
   void Forget() { calls_.clear(); }
   void FailNext() { fail_ = true; }
