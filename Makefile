@@ -17,11 +17,11 @@ build: setup ## Build Holdfast; PRESET=debug|release|asan|tsan|clang|fuzz (relea
 	@tools/build $(PRESET)
 
 demo: setup ## Set up, build, boot Debian's kernel on guest_memfd and show it
-	@tools/build --only release holdfast holdfastctl
+	@tools/build --only release holdfast holdfastctl holdfast-conformance
 	@tools/demo
 
 shell: setup ## The same guest with a shell in it, for you
-	@tools/build --only release holdfast holdfastctl
+	@tools/build --only release holdfast holdfastctl holdfast-conformance
 	@tools/demo --shell
 
 test: setup ## Set up, build, run every test in every lane (about an hour on 2 cores)

@@ -22,7 +22,7 @@ endfunction()
 string(TIMESTAMP HOLDFAST_DATE "%a, %d %b %Y %H:%M:%S +0000" UTC)  # SOURCE_DATE_EPOCH, if set
 configure_file(${package_dir}/changelog.in ${package_out}/changelog @ONLY)
 hf_compress(${package_out}/changelog)
-foreach(program holdfast holdfastctl)
+foreach(program holdfast holdfastctl holdfast-conformance)
   hf_compress(${PROJECT_BINARY_DIR}/man/${program}.1)
   install(FILES ${package_out}/${program}.1.gz DESTINATION ${CMAKE_INSTALL_MANDIR}/man1
     COMPONENT runtime)
@@ -31,7 +31,8 @@ add_custom_target(compressed_files ALL DEPENDS ${compressed})
 add_dependencies(compressed_files man)
 
 # ---- Programs -----------------------------------------------------------------------------------
-install(TARGETS holdfast holdfastctl RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT runtime)
+install(TARGETS holdfast holdfastctl holdfast-conformance
+  RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT runtime)
 set(doc_dir ${CMAKE_INSTALL_DATAROOTDIR}/doc)
 install(FILES README.md DESTINATION ${doc_dir}/holdfast COMPONENT runtime)
 install(DIRECTORY docs/ DESTINATION ${doc_dir}/holdfast/docs COMPONENT runtime

@@ -140,6 +140,22 @@ void Guards(Kernel& kernel, Check& check) {
   check.Equal("the host without the guard", scene.Read(1), Holds(0x13));
 }
 
+// Truncation that finds a page mapped anywhere takes guards of that page with it, everywhere.
+void GuardsAndHoles(Kernel& kernel, Check& check) {
+  Scene scene(kernel, check, {});
+  const HostAccess caught{Fault::kSegv, 0};
+  const Handle other = kernel.Map(scene.file, 0, 4 * kPageSize, kReadWrite, MAP_SHARED);
+  const int guarded = kernel.Advise(scene.host, 0, 4 * kPageSize, model::kAdviceGuardInstall);
+  if (guarded == -EINVAL) return check.NotOffered("guard pages in files (Linux 6.15)");
+  check.Answer("MADV_GUARD_INSTALL", guarded, 0);
+  kernel.Write(other, kPageSize, 0x11);
+  scene.GuestWrite(2, 0x22);
+  check.Answer("a hole", scene.Fallocate(kHole, 0, 4), 0);
+  check.Equal("where nothing was", scene.Read(0), caught);
+  check.Equal("where the other mapping had the page", scene.Read(1), Holds(0));
+  check.Equal("where only the guest had it", scene.Read(2), caught);
+}
+
 void Pins(Kernel& kernel, Check& check) {
   Scene scene(kernel, check, {.bound = false});
   scene.Write(1, 0x11);
@@ -193,6 +209,8 @@ constexpr Case kCases[] = {
     {"host/read_only", Needs::kGuestMemfd, ReadOnly, ""},
     {"host/advice", Needs::kGuestMemfd, Advice, ""},
     {"host/guards", Needs::kGuestMemfd, Guards, "what conversion=guard stands on; Linux 6.15"},
+    {"host/guards_and_holes", Needs::kGuestMemfd, GuardsAndHoles,
+     "a hole in a page that another mapping shows drops the guard: install it again"},
     {"host/pins", Needs::kGuestMemfd, Pins, ""},
     {"host/userfaultfd", Needs::kGuestMemfd, Userfault, ""},
     {"host/poison", Needs::kGuestMemfd, Poison, ""},

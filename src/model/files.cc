@@ -182,6 +182,7 @@ int Model::Fallocate(Handle file, int mode, std::int64_t offset, std::int64_t le
 
 void Model::Punch(Inode& inode, std::uint64_t from, std::uint64_t to) {
   if (from >= to) return;
+  DropGuards(inode, from, to);
   UnmapPages(inode, from, to);
   const auto first = inode.present.lower_bound(from);
   const auto last = inode.present.lower_bound(to);

@@ -67,6 +67,7 @@ int Model::Advise(Handle mapping, std::uint64_t offset, std::uint64_t length, in
   const std::uint64_t from = offset / kPageSize;
   const std::uint64_t to = from + AlignUp(length, kPageSize) / kPageSize;
   if (to > target->pages) return -ENOMEM;
+  if (from == to) return 0;
   Inode& inode = *target->file->inode;
   const std::uint64_t first = target->first_page;
   switch (advice) {
@@ -82,19 +83,19 @@ int Model::Advise(Handle mapping, std::uint64_t offset, std::uint64_t length, in
     case MADV_DONTNEED:  // takes entries, keeps contents
       target->entries.erase(target->entries.lower_bound(from), target->entries.lower_bound(to));
       return 0;
-    case MADV_REMOVE:
-      if (!target->writable) return -EACCES;
+    case MADV_REMOVE:  // needs a descriptor that may write, which all have, not the mapping's right
       Punch(inode, first + from, std::min(first + to, inode.pages));
       return 0;
     case MADV_POPULATE_READ:
     case MADV_POPULATE_WRITE:
+      if (!target->readable || (advice == MADV_POPULATE_WRITE && !target->writable)) return -EINVAL;
       for (std::uint64_t i = from; i < to; ++i) {
         const Reached reached = Reach(*target, i, advice == MADV_POPULATE_WRITE);
         if (reached.fault == Fault::kBusPoisoned) return -EHWPOISON;
         if (reached.fault != Fault::kNone) return -EFAULT;
       }
       return 0;
-    case kAdviceGuardInstall:  // of this mapping alone; neither conversion nor punching ends it
+    case kAdviceGuardInstall:  // of this mapping alone; conversion does not end it, a hole may
       target->entries.erase(target->entries.lower_bound(from), target->entries.lower_bound(to));
       for (std::uint64_t i = from; i < to; ++i) target->guarded.insert(i);
       return 0;
@@ -133,6 +134,26 @@ void Model::UnmapPages(const Inode& inode, std::uint64_t from, std::uint64_t to)
     };
     mapping->entries.erase(mapping->entries.lower_bound(index(from)),
                            mapping->entries.lower_bound(index(to)));
+  }
+}
+
+void Model::DropGuards(const Inode& inode, std::uint64_t from, std::uint64_t to) {
+  // A page that is in any page table is taken out of all of them together with whatever marks its
+  // place (seen on 6.18); a page that is in none is not looked for.
+  std::vector<Mapping*> views;
+  for (const auto& mapping : mappings_) {
+    if (mapping != nullptr && mapping->file != nullptr && mapping->file->inode.get() == &inode)
+      views.push_back(mapping.get());
+  }
+  const auto shows = [](const Mapping* view, std::uint64_t i) {
+    return i >= view->first_page && view->entries.contains(i - view->first_page);
+  };
+  const auto last = inode.present.lower_bound(to);
+  for (auto it = inode.present.lower_bound(from); it != last; ++it) {
+    const std::uint64_t i = it->first;
+    if (std::ranges::none_of(views, [&](const Mapping* view) { return shows(view, i); })) continue;
+    for (Mapping* const view : views)
+      if (i >= view->first_page) view->guarded.erase(i - view->first_page);
   }
 }
 

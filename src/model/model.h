@@ -112,6 +112,8 @@ class Model : public Kernel {
   void Punch(Inode& inode, std::uint64_t from, std::uint64_t to);
   // Takes [from, to) out of every mapping's page tables.
   void UnmapPages(const Inode& inode, std::uint64_t from, std::uint64_t to);
+  // What truncation does to the guards of pages that some mapping shows.
+  void DropGuards(const Inode& inode, std::uint64_t from, std::uint64_t to);
   // What a host access to the mapping's page `index` reaches, or how it faults.
   struct Reached {
     Value* word = nullptr;

@@ -131,14 +131,18 @@ TEST(Model, MappingIsJudgedByTheFileAccessByThePage) {
   EXPECT_EQ(closed.kernel.Advise(closed.host, 0, kPageSize, MADV_POPULATE_READ), -EFAULT);
 }
 
-TEST(Model, GuardsAreOfOneMappingAndOutlivePunching) {
+TEST(Model, GuardsAreOfOneMappingAndOutlivePunchingOfWhatNoMappingShows) {
   Plain world(2);
   const Handle other = world.kernel.Map(world.file, 0, 2 * kPageSize, PROT_READ, MAP_SHARED);
   world.Write(1, 3);
   EXPECT_EQ(world.kernel.Advise(world.host, kPageSize, kPageSize, kAdviceGuardInstall), 0);
   EXPECT_EQ(world.Read(1).fault, Fault::kSegv);
-  EXPECT_EQ(world.kernel.Read(other, kPageSize), Holds(3));
   EXPECT_EQ(world.kernel.Fallocate(world.file, kPunch, 0, 2 * kPageSize), 0);
+  EXPECT_EQ(world.Read(1).fault, Fault::kSegv);
+  EXPECT_EQ(world.kernel.Read(other, kPageSize), Holds(0));
+  EXPECT_EQ(world.kernel.Fallocate(world.file, kPunch, 0, 2 * kPageSize), 0);
+  EXPECT_EQ(world.Read(1), Holds(0)) << "the other mapping showed it";
+  EXPECT_EQ(world.kernel.Advise(world.host, 0, 2 * kPageSize, kAdviceGuardInstall), 0);
   EXPECT_EQ(world.Read(1).fault, Fault::kSegv);
   EXPECT_EQ(world.kernel.Advise(world.host, 0, 2 * kPageSize, kAdviceGuardRemove), 0);
   EXPECT_EQ(world.Read(1), Holds(0));
