@@ -285,7 +285,7 @@ constexpr Property<VhostUserWords> kVhostUser[] = {
      object::SetField<&VhostUserWords::chardev>},
     {Info("queues", PropertyType::kUint, "1", "pairs of queues"),
      object::SetField<&VhostUserWords::queues>},
-    {Info("vhostforce", PropertyType::kBool, "off", "accepted; it is never done without"),
+    {Info("vhostforce", PropertyType::kBool, "off", "accepted; it changes nothing"),
      object::SetField<&VhostUserWords::force>},
 };
 
