@@ -73,7 +73,8 @@ class SnpLaunch : public ::testing::TestWithParam<bool> {
     machine->Put(0x3000, std::uint64_t{0x4000 | 3});             // to a directory
     machine->Put(0x3000 + 8, std::uint64_t{0x40000000 | 0x83});  // and a page of 1 GiB
     machine->Put(0x4000, std::uint64_t{0x83});                   // a page of 2 MiB
-    for (int i = 0; i < 3; ++i) machine->FillPage(kKernel + i * kPageSize, std::byte{0x11});
+    for (std::uint64_t i = 0; i < 3; ++i)
+      machine->FillPage(kKernel + i * kPageSize, std::byte{0x11});
   }
   const FakeConfidentialKvm::Page& PageAt(std::uint64_t gpa) { return fake->pages().at(gpa); }
   template <typename T>
@@ -228,7 +229,7 @@ TEST_P(SnpLaunch, PageTablesInACircleEnd) {
   Host({});
   ASSERT_NO_FATAL_FAILURE(Load());
   // 2^27 ways through tables that point at themselves.
-  for (int i = 0; i < 512; ++i) machine->Put(kTables + i * 8U, kTables | 3U);
+  for (std::uint64_t i = 0; i < 512; ++i) machine->Put(kTables + i * 8U, kTables | 3U);
   const Status done = machine->Launch(guest);
   ASSERT_FALSE(done);
   EXPECT_EQ(done.error().code(), Errc::kMalformed);

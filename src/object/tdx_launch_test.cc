@@ -57,7 +57,7 @@ class TdxLaunch : public ::testing::TestWithParam<bool> {
     ASSERT_TRUE(made) << made.error().ToString();
     machine = *std::move(made);
     machine->FillPage(kBase + 2 * kPageSize, std::byte{0x22});
-    for (int i = 0; i < 4; ++i)
+    for (std::uint64_t i = 0; i < 4; ++i)
       machine->FillPage(kBase + kMiB - (4 - i) * kPageSize, std::byte{0x33});
   }
 
