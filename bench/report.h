@@ -31,6 +31,12 @@ class Report {
   void Compare(const std::string& name, const std::string& unit, const std::string& baseline,
                const Measure& ours, const Measure& theirs, int rounds);
 
+  /// Whether a comparison whose name starts with `prefix` may be wanted: for what is dear to
+  /// prepare.
+  bool Wants(std::string_view prefix) const noexcept {
+    return prefix.starts_with(only_) || std::string_view(only_).starts_with(prefix);
+  }
+
   /// The program's exit status: 0 if nothing failed.
   int exit_status() const noexcept { return failed_ ? 1 : 0; }
 

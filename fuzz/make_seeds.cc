@@ -125,6 +125,19 @@ void SaveNetwork(const std::filesystem::path& folder) {
   SaveText(folder, "packed", "\0"s + buffer + buffer + arrive + control + arrive + send);
 }
 
+// Pages written, converted, pinned and given to a guest, in each of the three modes.
+void SaveModel(const std::filesystem::path& folder) {
+  using namespace std::string_literals;  // NOLINT(google-build-using-namespace): for the zeroes
+  const std::string write = "\x03\x01\x02\x07"s;
+  const std::string slot = "\x04\x01\x04\0\x08\x01\0\x01\0"s;
+  const std::string convert = "\x06\0\x04\x08\0\x01"s;
+  const std::string pin = "\x08\x01\x03"s;
+  const std::string guest = "\x05\x02\0\x11"s;
+  SaveText(folder, "in_place", "\x01\x04\x02"s + write + slot + convert + pin + guest);
+  SaveText(folder, "two_layers", "\x01\x03\x01"s + slot + "\x07\0\x04\x08\x02"s + guest);
+  SaveText(folder, "plain", "\0\x12\0"s + write + slot + guest + "\x01\x01\x03\0\x08"s);
+}
+
 // A request of each kind. fuzz/virtio_requests.h says how they are written down.
 void SaveSmallDevices(const std::filesystem::path& balloon, const std::filesystem::path& serial) {
   using namespace std::string_literals;  // NOLINT(google-build-using-namespace): for the zeroes
@@ -293,6 +306,7 @@ int main(int argc, char** argv) {
   SaveVhostUser(root / "vhost_user");
   SaveDisks(root / "virtio_blk", root / "scsi");
   SaveNetwork(root / "virtio_net");
+  SaveModel(root / "model");
   SaveSmallDevices(root / "balloon", root / "virtio_serial");
   return 0;
 }

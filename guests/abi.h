@@ -20,7 +20,7 @@ inline constexpr unsigned short kReportPort = 0x520;  ///< 4 bytes: half of a va
 /// stays shared, whose number it writes to kDoorbellPort.
 struct Mailbox {
   unsigned long address;     ///< guest physical, page aligned
-  unsigned long pages;       ///< 4 KiB each
+  unsigned long pages;       ///< 4 KiB each; 0: nothing is asked, and that is done at once
   unsigned long to_private;  ///< 0: shared
   unsigned long result;      ///< the answer: one of the numbers below
 };

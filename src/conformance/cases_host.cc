@@ -70,7 +70,7 @@ void CopyOnWrite(Kernel& kernel, Check& check) {
 
 void NotMappable(Kernel& kernel, Check& check) {
   const Handle file = kernel.CreateGuestMemfd(kernel.CreateVm(0), 4 * kPageSize, 0);
-  for (const std::uint64_t pages : {1, 4}) {
+  for (const std::uint64_t pages : {std::uint64_t{1}, std::uint64_t{4}}) {
     for (const int sharing : {MAP_SHARED, MAP_PRIVATE}) {
       check.Answer("mmap without the flag",
                    kernel.Map(file, 0, pages * kPageSize, kReadWrite, sharing), -ENODEV);

@@ -102,6 +102,11 @@ void HostKernel::Recycle() {
       ::ioctl(entry->vm.fd(), KVM_SET_USER_MEMORY_REGION, &gone);
     }
     entry->slots.clear();
+    for (kvm::abi::MemoryAttributes range : entry->closed) {
+      range.attributes = 0;
+      ::ioctl(entry->vm.fd(), kSetAttributes, &range);
+    }
+    entry->closed.clear();
     spare_vms_.push_back(std::move(entry));
   }
   vms_.clear();
@@ -126,7 +131,7 @@ model::Handle HostKernel::CreateVm(unsigned type) {
   } else {
     auto vm = kvm::Vm::Create(system_, type);
     if (!vm) return -vm.error().os_errno();
-    vms_.push_back(std::make_unique<VmEntry>(VmEntry{type, *std::move(vm), nullptr, {}}));
+    vms_.push_back(std::make_unique<VmEntry>(VmEntry{type, *std::move(vm), nullptr, {}, {}}));
   }
   return static_cast<Handle>(vms_.size() - 1);
 }
@@ -167,10 +172,12 @@ int HostKernel::SetRegion(Handle vm, const model::Region& region) {
 }
 
 int HostKernel::SetVmAttributes(Handle vm, const abi::MemoryAttributes& request) {
-  const VmEntry* const entry = VmOf(vm);
+  VmEntry* const entry = VmOf(vm);
   if (entry == nullptr) return -EBADF;
   abi::MemoryAttributes copy = request;
-  return Answer(::ioctl(entry->vm.fd(), kSetAttributes, &copy));
+  const int answer = Answer(::ioctl(entry->vm.fd(), kSetAttributes, &copy));
+  if (answer == 0 && request.attributes != 0) entry->closed.push_back(request);
+  return answer;
 }
 
 int HostKernel::SetAttributes(Handle file, abi::MemoryAttributes2& request) {

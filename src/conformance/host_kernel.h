@@ -78,8 +78,9 @@ class HostKernel final : public model::Kernel {
   struct VmEntry {
     unsigned type;
     kvm::Vm vm;
-    std::unique_ptr<GuestRunner> runner;  // made at the first access
-    std::vector<std::uint32_t> slots;     // that are there
+    std::unique_ptr<GuestRunner> runner;             // made at the first access
+    std::vector<std::uint32_t> slots;                // that are there
+    std::vector<kvm::abi::MemoryAttributes> closed;  // ranges that were made private
   };
   struct Pipe {
     UniqueFd out;

@@ -163,8 +163,9 @@ GuestAccess Model::Access(Handle vm, std::uint64_t gpa, std::optional<Value> wri
     return {End::kDone, 0, 0, 0, write ? 0 : answer.page->content};
   }
   const std::uint64_t index = guest_page - slot->first_page + slot->user_page;
-  if (slot->user == nullptr) return {End::kError, EFAULT, 0, 0, 0};
-  const Reached reached = Reach(*slot->user, index, write.has_value());
+  const auto user = slot->user.lock();
+  if (user == nullptr) return {End::kError, EFAULT, 0, 0, 0};
+  const Reached reached = Reach(*user, index, write.has_value());
   if (reached.fault != Fault::kNone) return {End::kError, EFAULT, 0, 0, 0};
   if (write) *reached.word = *write;
   return {End::kDone, 0, 0, 0, write ? 0 : *reached.word};

@@ -51,12 +51,8 @@ Handle Model::MapAnonymous(std::uint64_t length) {
 }
 
 int Model::Unmap(Handle mapping) {
-  Mapping* const gone = MappingOf(mapping);
-  if (gone == nullptr) return -EINVAL;
+  if (MappingOf(mapping) == nullptr) return -EINVAL;
   // A slot may still name its addresses: there is nothing there now.
-  gone->pages = 0;
-  gone->file.reset();
-  gone->anonymous.clear();
   mappings_[static_cast<std::size_t>(mapping)].reset();
   return 0;
 }

@@ -92,7 +92,7 @@ struct Slot {
   std::uint64_t first_page;  ///< guest page
   std::uint64_t pages;
   std::uint32_t flags;
-  std::shared_ptr<Mapping> user;   ///< null: no memory is there
+  std::weak_ptr<Mapping> user;     ///< expired: no memory is there
   std::uint64_t user_page = 0;     ///< in `user`
   Handle user_handle = kNoHandle;  ///< with user_offset: the address as it was given
   std::uint64_t user_offset = 0;

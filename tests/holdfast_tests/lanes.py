@@ -176,6 +176,20 @@ def _qmp(build_name: str, plan: Plan) -> Counts:
     return counts
 
 
+def _conformance(plan: Plan) -> Counts:
+    """This machine's kernel, and each engine that it can run, against the model."""
+    program = str(REPO / "build/release/bin/holdfast-conformance")
+    counts = _plain("native-conformance", [program])
+    for engine, operations in (("", 10_000_000), ("kernel", 1_000_000), ("guard", 1_000_000),
+                               ("attributes", 1_000_000)):
+        # In the short form always the same ones: who changes something else learns nothing new.
+        how = ["--fuzz", str(operations)] if plan.long else ["--fuzz", "50000", "--seed", "1"]
+        if engine:
+            how += ["--engine", engine]
+        counts.add(_plain(f"native-fuzz-{engine or 'model'}", [program, *how]))
+    return counts
+
+
 def native(plan: Plan) -> Counts:
     """Memory, KVM and whole-monitor tests on this machine's own KVM, where it has guest_memfd."""
     build("release")
@@ -205,6 +219,7 @@ def native(plan: Plan) -> Counts:
         counts.add(one)
     for build_name in ("release", "asan"):
         counts.add(_qmp(build_name, plan))
+    counts.add(_conformance(plan))
     return counts
 
 

@@ -191,7 +191,9 @@ std::string GuestVm::OnDoorbell(std::uint64_t page) {
   guests::Mailbox mailbox{};
   if (const auto read = space_.Read(address, std::as_writable_bytes(std::span(&mailbox, 1))); !read)
     return read.error().ToString();
-  {
+  if (mailbox.pages == 0) {
+    mailbox.result = guests::kConverted;
+  } else {
     const std::shared_lock one_of_many(conversions_);
     const auto outcome = converter_.Convert(
         GuestAddress(mailbox.address), mailbox.pages * kPageSize,
