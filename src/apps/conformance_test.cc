@@ -74,8 +74,9 @@ TEST(Conformance, HelpNamesEveryOption) {
   EXPECT_EQ(help.exit_status, EXIT_SUCCESS);
   const CtlOutcome version = Call({"--version"});
   EXPECT_EQ(version.output.rfind("holdfast-conformance version ", 0), 0U);
-  const std::string page = FormatManPage(ConformanceHelp(), "1.2.3");
-  for (const HelpEntry& entry : ConformanceHelp().sections.at(0).entries) {
+  const ProgramHelp program = ConformanceHelp();
+  const std::string page = FormatManPage(program, "1.2.3");
+  for (const HelpEntry& entry : program.sections.at(0).entries) {
     const std::string option = entry.syntax.substr(0, entry.syntax.find(' '));
     EXPECT_NE(help.output.find(option), std::string::npos) << option;
   }

@@ -31,7 +31,7 @@ Fault FaultOf(int signal, int code) {
   return code == BUS_MCEERR_AR ? Fault::kBusPoisoned : Fault::kBus;
 }
 
-constexpr std::size_t kLastWord = kPageSize / sizeof(model::Value) - 1;
+constexpr std::size_t kLastOfPage = kPageSize / sizeof(model::Value) - 1;
 
 }  // namespace
 
@@ -58,7 +58,7 @@ model::HostAccess FaultGuard::Read(const std::byte* page) noexcept {
   }
   t_resume = &resume;
   const model::Value first = words[0];
-  const model::Value last = words[kLastWord];
+  const model::Value last = words[kLastOfPage];
   t_resume = nullptr;
   return {first == last ? Fault::kNone : Fault::kTorn, first};
 }
@@ -72,7 +72,7 @@ model::HostAccess FaultGuard::Write(std::byte* page, model::Value value) noexcep
   }
   t_resume = &resume;
   words[0] = value;
-  words[kLastWord] = value;
+  words[kLastOfPage] = value;
   t_resume = nullptr;
   return {Fault::kNone, 0};
 }
