@@ -154,8 +154,6 @@ void AddMain(FilterBuilder& filter, const SandboxOptions& options) {
   if (options.elevate_privileges) filter.Allow(PrivilegeCalls());
   if (options.spawn) {
     filter.Allow(SpawnCalls());
-    // They end with this process.
-    filter.AllowMasked("prctl", 0, kWord, PR_SET_PDEATHSIG);
   } else {
     filter.AllowMasked("clone", 0, CLONE_THREAD, CLONE_THREAD);
     filter.Refuse("clone3", ENOSYS);  // hides its flags in memory; the C library then takes clone

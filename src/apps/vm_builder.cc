@@ -198,12 +198,8 @@ control::Monitor& VirtualMachine::AddMonitor(devices::Chardev& front) {
 }
 
 Status VirtualMachine::Start() {
-  // By now the process is confined, and may perhaps start no programs any more.
-  const bool no_programs = options_.sandbox.enabled && !options_.sandbox.spawn;
-  const bool elsewhere = !options_.run_with.chroot.empty();
-  if (options_.sandbox.enabled || elsewhere) {
-    block_graph_.ConfineImages(no_programs || elsewhere);
-  }
+  // By now the process is confined.
+  if (options_.sandbox.enabled || !options_.run_with.chroot.empty()) block_graph_.FreezeImages();
   return options_.machine.start_paused ? Status{} : machine_->Resume();
 }
 

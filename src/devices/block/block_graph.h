@@ -85,9 +85,8 @@ class BlockGraph {
   /// @param snapshot  what the guest writes is forgotten in the end
   Result<StorageDaemon*> AddImage(std::string id, const NodeOptions& options, bool snapshot);
   StorageDaemon* FindImage(std::string_view id) const noexcept;
-  /// This process has given up rights. Programs that it starts from now on have no others.
-  /// @param frozen  it may start none at all
-  void ConfineImages(bool frozen) noexcept;
+  /// From now on this process starts no programs.
+  void FreezeImages() noexcept;
   struct Image {
     std::string id;  ///< a drive's or a node's
     bool node = false;
@@ -102,7 +101,6 @@ class BlockGraph {
   const Image* ImageOf(std::string_view id) const noexcept;
   bool UsedByImage(std::string_view node) const noexcept;
   Status RemoveImage(std::string_view name);
-  void Confine(StorageDaemon& daemon) const noexcept;
   Result<std::unique_ptr<BlockDevice>> Open(const NodeOptions& options,
                                             std::vector<std::string>& children);
   Status CheckName(std::string_view name) const;
@@ -118,7 +116,6 @@ class BlockGraph {
   std::vector<std::unique_ptr<Node>> nodes_;  // children before their parents
   std::vector<std::unique_ptr<Drive>> drives_;
   ImageSettings image_settings_;
-  bool images_confined_ = false;
   bool images_frozen_ = false;
   std::vector<std::unique_ptr<Image>> images_;
 };

@@ -75,10 +75,10 @@ Result<StorageDaemon*> BlockGraph::AddImage(std::string id, const NodeOptions& o
   HF_TRY(config.node, Describe(options, image->children));
   config.node.node_name = id;
   if (snapshot && images_frozen_) {
-    return Fail(Errc::kPermission, "-sandbox or a new root forbids to start qemu-img");
+    return Fail(Errc::kPermission, "qemu-img is started neither in the sandbox nor in a new root");
   }
   HF_TRY(image->daemon, StorageDaemon::Create(std::move(config)));
-  Confine(*image->daemon);
+  if (images_frozen_) image->daemon->Freeze();
   image->id = std::move(id);
   images_.push_back(std::move(image));
   return images_.back()->daemon.get();
@@ -115,15 +115,9 @@ Status BlockGraph::RemoveImage(std::string_view name) {
   return {};
 }
 
-void BlockGraph::ConfineImages(bool frozen) noexcept {
-  images_confined_ = true;
-  images_frozen_ = frozen;
-  for (const auto& image : images_) Confine(*image->daemon);
-}
-
-void BlockGraph::Confine(StorageDaemon& daemon) const noexcept {
-  if (images_confined_) daemon.InheritRights();
-  if (images_frozen_) daemon.Freeze();
+void BlockGraph::FreezeImages() noexcept {
+  for (const auto& image : images_) image->daemon->Freeze();
+  images_frozen_ = true;
 }
 
 }  // namespace holdfast::devices::block

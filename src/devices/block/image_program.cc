@@ -84,7 +84,6 @@ struct Plan {
   int rules;
   pid_t parent;
   bool own_group;
-  bool confined;
 };
 
 bool BecomeUser(const ProgramUser& user) {
@@ -121,7 +120,7 @@ bool Confine(const Plan& plan) {
 [[noreturn]] void Become(const Plan& plan) {
   // What the keyboard sends is for the monitor, which ends the program when the guest has ended.
   if (plan.own_group) ::setpgid(0, 0);
-  bool good = plan.confined || Confine(plan);
+  bool good = Confine(plan);
   // And if the monitor does not come to that, the image is still closed in good order. Not before a
   // change of the user: that takes the wish back.
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -156,7 +155,7 @@ Result<pid_t> Start(const ImageProgram& program) {
   arguments.push_back(nullptr);
   const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!null) return FailErrno("open /dev/null");
-  const UniqueFd rules = program.confined ? UniqueFd() : MakeRules(program);
+  const UniqueFd rules = MakeRules(program);
   const Plan plan{.arguments = arguments.data(),
                   .descriptors = program.descriptors.data(),
                   .count = program.descriptors.size(),
@@ -164,8 +163,7 @@ Result<pid_t> Start(const ImageProgram& program) {
                   .null = null.get(),
                   .rules = rules.get(),
                   .parent = ::getpid(),
-                  .own_group = program.outlives_terminal,
-                  .confined = program.confined};
+                  .own_group = program.outlives_terminal};
   const pid_t pid = ::fork();
   if (pid == 0) Become(plan);
   if (pid < 0) return FailErrno(fmt::format("cannot start {}", program.arguments.front()));

@@ -25,7 +25,6 @@ struct ImageProgram {
   std::vector<std::string> writable;   ///< the files it may write, besides `descriptors`
   std::optional<ProgramUser> user;     ///< empty: as this process
   bool outlives_terminal = true;       ///< Ctrl-C is for this process alone
-  bool confined = false;  ///< this process has few rights already, which the program inherits
 };
 
 /// What Start() leaves as the exit status of a program that could not be started.

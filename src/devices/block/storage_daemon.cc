@@ -19,6 +19,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "devices/block/image_lock.h"
+
 namespace holdfast::devices::block {
 namespace {
 
@@ -144,6 +146,21 @@ void AddFiles(const NodeOptions& node, std::vector<std::string>& files) {
   }
 }
 
+// The file below a layer, open so that nobody writes it meanwhile. The daemon leaves that to
+// whoever it serves.
+Result<UniqueFd> HoldStill(const NodeOptions& file) {
+  UniqueFd fd(::open(file.filename.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) return FailErrno(fmt::format("Could not open '{}'", file.filename));
+  if (file.locking == object::OnOffAuto::kOff || file.force_share) return fd;
+  Status locked =
+      LockImage(fd.get(), kPermRead, kPermRead | kPermWriteUnchanged | kPermResize, file.filename);
+  const bool no_locks = !locked && locked.error().code() == Errc::kUnsupported;
+  if (!locked && !(no_locks && file.locking == object::OnOffAuto::kAuto)) {
+    return Fail(std::move(locked).error());
+  }
+  return fd;
+}
+
 // A file that is gone when nobody has it open any more, where QEMU puts its own; a host that boots
 // from a small image may lack the folder.
 Result<UniqueFd> MakeUnnamedFile(const std::optional<ProgramUser>& user) {
@@ -197,6 +214,7 @@ Result<vhost_user::Endpoint> StorageDaemon::endpoint() {
 
 // The tool reads from the image how large the layer is.
 Status StorageDaemon::MakeLayer() {
+  HF_TRY(base_, HoldStill(FileOf(config_.node)));
   HF_TRY(layer_, MakeUnnamedFile(config_.user));
   // Absolute: what is before a colon could be taken for a protocol.
   std::error_code error;
@@ -223,10 +241,10 @@ Status StorageDaemon::MakeLayer() {
 Result<UniqueFd> StorageDaemon::Connect() {
   if (*frozen_) {
     return Fail(Errc::kPermission,
-                fmt::format("'{}' needs another qemu-storage-daemon, and -sandbox or a new root "
-                            "forbids to start programs",
+                fmt::format("'{}' needs another qemu-storage-daemon, and programs are started "
+                            "neither in the sandbox nor in a new root",
                             filename()),
-                "Write -sandbox on,spawn=allow.");
+                "Leave out -sandbox on and -run-with chroot=, or use a raw image.");
   }
   End();
   HF_TRY(const PrivateSocket socket, PrivateSocket::Create());
@@ -266,8 +284,7 @@ Status StorageDaemon::Spawn(const UniqueFd& listener) {
   ImageProgram program{.arguments = Arguments(),
                        .descriptors = {listener.get()},
                        .writable = {},
-                       .user = config_.user,
-                       .confined = inherits_};
+                       .user = config_.user};
   if (config_.snapshot) {
     program.descriptors.push_back(layer_.get());
   } else if (!readonly()) {

@@ -66,8 +66,6 @@ class StorageDaemon {
   Plugged plugged() const { return used() ? plugged_ : Plugged{}; }
   /// From now on no other takes the place of one that dies: this process may start no programs.
   void Freeze() noexcept { *frozen_ = true; }
-  /// From now on another one inherits the rights of this process, which are few.
-  void InheritRights() noexcept { inherits_ = true; }
   /// Puts why there is no connection into words: what the daemon had to say stands on standard
   /// error already.
   Error Explain(Error error);
@@ -82,10 +80,11 @@ class StorageDaemon {
 
   const Config config_;
   std::shared_ptr<bool> frozen_ = std::make_shared<bool>(false);
-  bool inherits_ = false;
   std::weak_ptr<int> user_;
   Plugged plugged_;
-  UniqueFd layer_;  // with a snapshot
+  // With a snapshot: the layer, and the file below it, locked.
+  UniqueFd layer_;
+  UniqueFd base_;
   pid_t pid_ = -1;
   UniqueFd process_;  // pidfd
 };

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "devices/block/file_device.h"
 #include "devices/vhost_user/test_backend.h"
 #include "devices/virtio/test_driver.h"
 #include "devices/virtio/vhost_user_models.h"
@@ -180,6 +181,11 @@ TEST_F(StorageDaemonTest, ASnapshotIsForgottenAndTheImageStaysAsItIs) {
     ASSERT_TRUE(daemon) << daemon.error().ToString();
     EXPECT_TRUE(std::filesystem::is_empty(folder)) << "a file without a name";
     EXPECT_EQ((*daemon)->format(), "raw");
+    const auto writer = FileDevice::Open({.node_name = "w", .filename = raw});
+    ASSERT_TRUE(writer);
+    const Status locked = (*writer)->PrepareFor(512, false);
+    ASSERT_FALSE(locked) << "nobody may write it meanwhile";
+    EXPECT_EQ(locked.error().message(), "Failed to get \"write\" lock");
     auto disk = Connect(**daemon);
     ASSERT_TRUE(disk) << disk.error().ToString();
     TestDriver driver(**disk, *loop_);
@@ -201,7 +207,11 @@ TEST_F(StorageDaemonTest, ASnapshotThatCannotBeMadeSaysWhy) {
   config.snapshot = true;
   const auto missing = StorageDaemon::Create(config);
   ASSERT_FALSE(missing);
-  EXPECT_THAT(missing.error().message(), HasSubstr("cannot make a temporary layer upon '"));
+  EXPECT_THAT(missing.error().message(), HasSubstr("Could not open '"));
+  std::ofstream(Path("missing")) << "no image";
+  const auto bad = StorageDaemon::Create(config);
+  ASSERT_FALSE(bad);
+  EXPECT_THAT(bad.error().message(), HasSubstr("cannot make a temporary layer upon '"));
   config.image_tool = "no-such-tool";
   const auto no_tool = StorageDaemon::Create(config);
   ASSERT_FALSE(no_tool);
