@@ -26,7 +26,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 using State = Balloon::HintState;
-using Range = std::pair<std::uint64_t, std::uint64_t>;
+using NamedRange = std::pair<std::uint64_t, std::uint64_t>;
 
 constexpr unsigned kHints = 3;  // behind inflate, deflate and statistics
 constexpr std::uint32_t kStop = 0;
@@ -75,7 +75,7 @@ class FreePageHintsTest : public ::testing::Test {
   MachineServices services_;
   std::unique_ptr<VirtioBalloon> balloon_;
   std::unique_ptr<TestDriver> driver_;
-  std::vector<Range> named_;
+  std::vector<NamedRange> named_;
 };
 
 TEST_F(FreePageHintsTest, ARoundNamesTheGuestsFreePages) {
@@ -94,8 +94,8 @@ TEST_F(FreePageHintsTest, ARoundNamesTheGuestsFreePages) {
   SendFree(kFree, 2 * kMiB);
   SendFree(kFree + 3 * kMiB + 100, 2 * kPageSize);  // one whole page in it
   SendFree(kFree + 4 * kMiB + 1, kPageSize);        // none
-  EXPECT_THAT(named_,
-              ElementsAre(Range(kFree, 2 * kMiB), Range(kFree + 3 * kMiB + kPageSize, kPageSize)));
+  EXPECT_THAT(named_, ElementsAre(NamedRange(kFree, 2 * kMiB),
+                                  NamedRange(kFree + 3 * kMiB + kPageSize, kPageSize)));
   SendId(kStop);
   EXPECT_EQ(balloon_->free_page_hinting(), State::kNamed);
   SendFree(kFree, kPageSize);
