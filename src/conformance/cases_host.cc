@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The host's view of guest_memfd: mappings, faults, advice, pins, broken memory.
 #include <linux/falloc.h>
+#include <linux/mempolicy.h>
 #include <sys/mman.h>
 
 #include <cerrno>
@@ -17,6 +18,8 @@ using model::Kernel;
 
 constexpr int kHole = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE;
 constexpr int kReadWrite = PROT_READ | PROT_WRITE;
+constexpr int kBindTo = MPOL_BIND;
+constexpr int kNoPolicy = MPOL_DEFAULT;
 
 void MmapShared(Kernel& kernel, Check& check) {
   Scene scene(kernel, check, {.bound = false});
@@ -169,6 +172,49 @@ void Pins(Kernel& kernel, Check& check) {
   kernel.Unpin(pin);
 }
 
+// Why placement cannot be looked at; empty: it can.
+std::string_view NoPlacement(Kernel& kernel) {
+  if (!kernel.rules().file_policy) return "memory policies of the file (Linux 6.19)";
+  return kernel.Nodes() < 2 ? "two NUMA nodes" : "";
+}
+
+void NumaPolicy(Kernel& kernel, Check& check) {
+  if (const auto why = NoPlacement(kernel); !why.empty()) return check.NotOffered(why);
+  Scene scene(kernel, check, {.bound = false});
+  const Handle other = kernel.Map(scene.file, 0, 4 * kPageSize, kReadWrite, MAP_SHARED);
+  check.Answer("mbind", kernel.SetPolicy(scene.host, 0, 2 * kPageSize, kBindTo, 1), 0);
+  check.Answer("the policy there", kernel.PolicyOf(scene.host, kPageSize), kBindTo);
+  check.Answer("the policy through another mapping", kernel.PolicyOf(other, 0), kBindTo);
+  check.Answer("the policy beside it", kernel.PolicyOf(other, 2 * kPageSize), kNoPolicy);
+  check.Answer("back to none", kernel.SetPolicy(other, 0, 4 * kPageSize, kNoPolicy, 0), 0);
+  check.Answer("the policy then", kernel.PolicyOf(scene.host, 0), kNoPolicy);
+  check.Answer("policy 999", kernel.SetPolicy(scene.host, 0, kPageSize, 999, 0), -EINVAL);
+}
+
+void NumaPlacement(Kernel& kernel, Check& check) {
+  if (const auto why = NoPlacement(kernel); !why.empty()) return check.NotOffered(why);
+  Scene scene(kernel, check, {.bound = false});
+  const auto place = [&](unsigned first, unsigned second) {
+    check.Answer("mbind", kernel.SetPolicy(scene.host, 0, 2 * kPageSize, kBindTo, first), 0);
+    check.Answer("mbind",
+                 kernel.SetPolicy(scene.host, 2 * kPageSize, 2 * kPageSize, kBindTo, second), 0);
+    check.Answer("allocation", scene.Fallocate(FALLOC_FL_KEEP_SIZE, 0, 4), 0);
+  };
+  const auto look = [&](std::string_view what, int first, int second) {
+    for (std::uint64_t page = 0; page < 4; ++page) {
+      scene.Read(page);
+      check.Answer(what, kernel.NodeOf(scene.host, page * kPageSize), page < 2 ? first : second);
+    }
+  };
+  place(1, 0);
+  look("a page's node", 1, 0);
+  place(0, 1);
+  look("the node of a page that was there", 1, 0);
+  check.Answer("a hole", scene.Fallocate(kHole, 0, 4), 0);
+  place(0, 1);
+  look("a new page's node", 0, 1);
+}
+
 void Userfault(Kernel& kernel, Check& check) {
   Scene scene(kernel, check, {.bound = false});
   const int answer = kernel.RegisterUserfault(scene.host);
@@ -212,6 +258,9 @@ constexpr Case kCases[] = {
     {"host/guards_and_holes", Needs::kGuestMemfd, GuardsAndHoles,
      "a hole in a page that another mapping shows drops the guard: install it again"},
     {"host/pins", Needs::kGuestMemfd, Pins, ""},
+    {"host/numa_policy", Needs::kGuestMemfd, NumaPolicy,
+     "Linux 6.19; before, of one mapping and without effect"},
+    {"host/numa_placement", Needs::kGuestMemfd, NumaPlacement, "Linux 6.19"},
     {"host/userfaultfd", Needs::kGuestMemfd, Userfault, ""},
     {"host/poison", Needs::kGuestMemfd, Poison, ""},
 };

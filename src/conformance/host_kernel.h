@@ -71,6 +71,11 @@ class HostKernel final : public model::Kernel {
   model::Value PinnedValue(Handle pin) override;
   void Unpin(Handle pin) override;
   int Poison(Handle mapping, std::uint64_t offset) override;
+  int SetPolicy(Handle mapping, std::uint64_t offset, std::uint64_t length, int mode,
+                unsigned node) override;
+  int PolicyOf(Handle mapping, std::uint64_t offset) override;
+  int NodeOf(Handle mapping, std::uint64_t offset) override;
+  int Nodes() override;
   int RegisterUserfault(Handle mapping) override;
   std::int64_t InChild(const std::function<std::int64_t()>& what) override;
 

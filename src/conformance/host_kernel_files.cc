@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <holdfast/units.h>
 #include <linux/falloc.h>
+#include <linux/mempolicy.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <bit>
 #include <cerrno>
 
 #include "conformance/host_kernel.h"
@@ -216,6 +218,42 @@ void HostKernel::Unpin(Handle pin) {
 int HostKernel::Poison(Handle mapping, std::uint64_t offset) {
   if (!may_poison_) return -EPERM;
   return Advise(mapping, offset, kPageSize, MADV_HWPOISON);
+}
+
+int HostKernel::SetPolicy(Handle mapping, std::uint64_t offset, std::uint64_t length, int mode,
+                          unsigned node) {
+  const Mapping* const target = MappingOf(mapping);
+  if (target == nullptr) return -EINVAL;
+  const unsigned long mask = mode == MPOL_DEFAULT ? 0 : 1UL << node;
+  return static_cast<int>(Answer(
+      ::syscall(SYS_mbind, target->data() + offset, length, mode, &mask, sizeof mask * 8, 0)));
+}
+
+int HostKernel::PolicyOf(Handle mapping, std::uint64_t offset) {
+  const Mapping* const target = MappingOf(mapping);
+  if (target == nullptr) return -EFAULT;
+  int mode = 0;
+  const long answer =
+      ::syscall(SYS_get_mempolicy, &mode, nullptr, 0, target->data() + offset, MPOL_F_ADDR);
+  return answer < 0 ? -errno : mode;
+}
+
+int HostKernel::NodeOf(Handle mapping, std::uint64_t offset) {
+  const Mapping* const target = MappingOf(mapping);
+  if (target == nullptr) return -EFAULT;
+  void* page = target->data() + offset;
+  int node = 0;
+  const long answer = ::syscall(SYS_move_pages, 0, 1, &page, nullptr, &node, 0);
+  return answer < 0 ? -errno : node;
+}
+
+int HostKernel::Nodes() {
+  unsigned long mask[16] = {};  // up to 1024 nodes
+  if (::syscall(SYS_get_mempolicy, nullptr, mask, sizeof mask * 8, nullptr, MPOL_F_MEMS_ALLOWED) !=
+      0) {
+    return 1;
+  }
+  return std::countr_one(mask[0]);
 }
 
 int HostKernel::RegisterUserfault(Handle mapping) {

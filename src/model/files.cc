@@ -173,9 +173,7 @@ int Model::Fallocate(Handle file, int mode, std::int64_t offset, std::int64_t le
   if (to / kPageSize > inode.pages) return -EINVAL;
   for (std::uint64_t i = from / kPageSize; i < to / kPageSize; ++i) {
     if (inode.present.contains(i)) continue;
-    if (free_pages_ == 0) return -ENOMEM;  // the pages before it stay
-    if (free_pages_) --*free_pages_;
-    inode.present[i] = std::make_shared<Page>();
+    if (Allocate(inode, i) == nullptr) return -ENOMEM;  // the pages before it stay
   }
   return 0;
 }
@@ -190,20 +188,26 @@ void Model::Punch(Inode& inode, std::uint64_t from, std::uint64_t to) {
   inode.present.erase(first, last);
 }
 
+std::shared_ptr<Page> Model::Allocate(Inode& inode, std::uint64_t i) {
+  if (free_pages_ == 0) return nullptr;
+  if (free_pages_) --*free_pages_;
+  auto page = std::make_shared<Page>();
+  page->node = inode.policies.At(i).node;
+  inode.present[i] = page;
+  return page;
+}
+
 Model::PageAnswer Model::UsePage(Inode& inode, std::uint64_t i) {
-  auto found = inode.present.find(i);
-  if (found == inode.present.end()) {
-    if (free_pages_ == 0) return {nullptr, ENOMEM};
-    if (free_pages_) --*free_pages_;
-    found = inode.present.emplace(i, std::make_shared<Page>()).first;
-  }
-  Page& page = *found->second;
-  if (page.poisoned) return {found->second, EHWPOISON};
+  const auto found = inode.present.find(i);
+  const auto used = found != inode.present.end() ? found->second : Allocate(inode, i);
+  if (used == nullptr) return {nullptr, ENOMEM};
+  Page& page = *used;
+  if (page.poisoned) return {used, EHWPOISON};
   if (!page.up_to_date) {
     page.up_to_date = true;
     page.content = 0;
   }
-  return {found->second, 0};
+  return {used, 0};
 }
 
 std::int64_t Model::Call(Handle file, FileCall call) {

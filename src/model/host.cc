@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The host's view: mappings, accesses, pins, broken memory.
 #include <holdfast/units.h>
+#include <linux/mempolicy.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -12,6 +13,8 @@ namespace holdfast::model {
 namespace {
 
 namespace abi = kvm::abi;
+
+constexpr unsigned kNodes = 2;
 
 }  // namespace
 
@@ -204,6 +207,37 @@ int Model::Poison(Handle mapping, std::uint64_t offset) {
     if (other->entries.contains(there)) other->poisoned.insert(there);
   }
   return -EBUSY;  // the file keeps the page, so memory failure calls its own work undone
+}
+
+int Model::SetPolicy(Handle mapping, std::uint64_t offset, std::uint64_t length, int mode,
+                     unsigned node) {
+  const Mapping* const target = MappingOf(mapping);
+  if (target == nullptr || target->file == nullptr) return -EINVAL;
+  if ((mode != MPOL_DEFAULT && mode != MPOL_BIND) || node >= kNodes) return -EINVAL;
+  // Of the file, for whoever allocates; what is allocated never moves.
+  const std::uint64_t first = target->first_page + offset / kPageSize;
+  target->file->inode->policies.Set(
+      first, first + length / kPageSize,
+      mode == MPOL_DEFAULT ? Policy{} : Policy{mode, static_cast<int>(node)});
+  return 0;
+}
+
+int Model::PolicyOf(Handle mapping, std::uint64_t offset) {
+  const Mapping* const target = MappingOf(mapping);
+  if (target == nullptr || target->file == nullptr) return -EFAULT;
+  return target->file->inode->policies.At(target->first_page + offset / kPageSize).mode;
+}
+
+int Model::NodeOf(Handle mapping, std::uint64_t offset) {
+  const Mapping* const target = MappingOf(mapping);
+  if (target == nullptr || target->file == nullptr) return -EFAULT;
+  const auto& present = target->file->inode->present;
+  const auto found = present.find(target->first_page + offset / kPageSize);
+  return found == present.end() ? -ENOENT : found->second->node;
+}
+
+int Model::Nodes() {
+  return kNodes;
 }
 
 int Model::RegisterUserfault(Handle mapping) {

@@ -30,6 +30,8 @@ struct Rules {
   bool overlap_is_exist = true;
   /// A binding's end is compared unsigned (Linux 7.2); before, one beyond INT64_MAX passed.
   bool binding_is_unsigned = true;
+  /// mbind() on a mapping is a policy of the file (Linux 6.19).
+  bool file_policy = true;
   bool pre_fault = true;              ///< KVM_PRE_FAULT_MEMORY works (Linux 6.11, needs EPT or NPT)
   std::uint32_t vm_types = 1;         ///< KVM_CAP_VM_TYPES
   std::uint64_t gmem_attributes = 0;  ///< what KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES answers
@@ -167,6 +169,15 @@ class Kernel {
   virtual void Unpin(Handle pin) = 0;
   /// Breaks the page of memory (MADV_HWPOISON). May leave its mark in the mapping only.
   virtual int Poison(Handle mapping, std::uint64_t offset) = 0;
+  /// mbind(): allocate on this node. `mode` is MPOL_DEFAULT or MPOL_BIND.
+  virtual int SetPolicy(Handle mapping, std::uint64_t offset, std::uint64_t length, int mode,
+                        unsigned node) = 0;
+  /// get_mempolicy() of an address: the mode.
+  virtual int PolicyOf(Handle mapping, std::uint64_t offset) = 0;
+  /// The NUMA node of a page that has been touched through the mapping.
+  virtual int NodeOf(Handle mapping, std::uint64_t offset) = 0;
+  /// How many nodes there are, from 0 on.
+  virtual int Nodes() = 0;
   /// userfaultfd: registers the mapping for missing pages.
   virtual int RegisterUserfault(Handle mapping) = 0;
 

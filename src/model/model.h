@@ -61,6 +61,11 @@ class Model : public Kernel {
   Value PinnedValue(Handle pin) override;
   void Unpin(Handle pin) override;
   int Poison(Handle mapping, std::uint64_t offset) override;
+  int SetPolicy(Handle mapping, std::uint64_t offset, std::uint64_t length, int mode,
+                unsigned node) override;
+  int PolicyOf(Handle mapping, std::uint64_t offset) override;
+  int NodeOf(Handle mapping, std::uint64_t offset) override;
+  int Nodes() override;
   int RegisterUserfault(Handle mapping) override;
   std::int64_t InChild(const std::function<std::int64_t()>& what) override;
 
@@ -107,6 +112,8 @@ class Model : public Kernel {
   std::uint64_t FlagsFor(const Vm* vm) const;
   Handle AddFile(std::shared_ptr<File> file);
 
+  // A new page in the file, by its policy; null: there is no memory.
+  std::shared_ptr<Page> Allocate(Inode& inode, std::uint64_t i);
   // The page, allocated if it is absent and zeroed if this is its first use.
   PageAnswer UsePage(Inode& inode, std::uint64_t i);
   void Punch(Inode& inode, std::uint64_t from, std::uint64_t to);

@@ -10,6 +10,7 @@ Rules Rules::OfRelease(unsigned major, unsigned minor) {
   Rules rules;
   rules.overlap_is_exist = release >= std::pair(7U, 2U);
   rules.binding_is_unsigned = rules.overlap_is_exist;
+  rules.file_policy = release >= std::pair(6U, 19U);
   rules.pre_fault = release >= std::pair(6U, 11U);
   return rules;
 }

@@ -52,6 +52,14 @@ struct Page {
   Value content = 0;
   bool poisoned = false;
   int pins = 0;
+  int node = 0;  ///< where it lies for good
+};
+
+/// Where pages are allocated from now on.
+struct Policy {
+  int mode = 0;  ///< MPOL_DEFAULT
+  int node = 0;
+  bool operator==(const Policy&) const = default;
 };
 
 struct Inode {
@@ -60,6 +68,7 @@ struct Inode {
   std::uint64_t flags;
   RangeMap<Attribute> attributes;  ///< of every page, present or not
   std::map<std::uint64_t, std::shared_ptr<Page>> present;
+  RangeMap<Policy> policies{Policy{}};
 };
 
 struct Vm;
