@@ -17,6 +17,11 @@ namespace {
 // beyond it with indirect tables, and what readv takes at once is what other devices allow them.
 constexpr unsigned kMaxBuffers = 1024;
 
+// Why memory could not be pinned, for the end of a sentence.
+std::string_view WhyNot(const Status& pinned) {
+  return pinned.error().code() == Errc::kPrivate ? "is private to the guest" : "is not RAM";
+}
+
 }  // namespace
 
 Result<RingArea> RingArea::Pin(const AddressSpace& memory, std::string_view what,
@@ -27,7 +32,8 @@ Result<RingArea> RingArea::Pin(const AddressSpace& memory, std::string_view what
   };
   if (address.value() % alignment != 0) return refuse("is not aligned");
   RingArea area;
-  if (!memory.Pin(address, size, MemoryAccess::kWrite, area.pin_)) return refuse("is not all RAM");
+  if (const Status pinned = memory.Pin(address, size, MemoryAccess::kWrite, area.pin_); !pinned)
+    return refuse(WhyNot(pinned));
   if (area.pin_.pieces().size() != 1) return refuse("lies in two memory backends");
   area.base_ = static_cast<std::byte*>(area.pin_.pieces().front().iov_base);
   return area;
@@ -48,10 +54,11 @@ Status Queue::Ring::AddBuffer(Chain& chain, const Descriptor& descriptor, unsign
     return Break("a buffer to read comes after one to write");
   }
   GuestIoVec& to = write ? chain.writable : chain.readable;
-  if (!memory_.Pin(GuestAddress(descriptor.address), descriptor.length,
-                   write ? MemoryAccess::kWrite : MemoryAccess::kRead, to)) {
-    return Break(fmt::format("a buffer of {:#x} bytes at guest physical address {:#x} is not RAM",
-                             descriptor.length, descriptor.address));
+  if (const Status pinned = memory_.Pin(GuestAddress(descriptor.address), descriptor.length,
+                                        write ? MemoryAccess::kWrite : MemoryAccess::kRead, to);
+      !pinned) {
+    return Break(fmt::format("a buffer of {:#x} bytes at guest physical address {:#x} {}",
+                             descriptor.length, descriptor.address, WhyNot(pinned)));
   }
   // 2.7.5.2: not more than 2^32 bytes; a device's byte counts have 32 bits.
   if (chain.readable.size() + chain.writable.size() > 0xffffffff) {
@@ -67,9 +74,11 @@ Status Queue::Ring::AddTable(Chain& chain, const Descriptor& table, bool linked)
   }
   const std::uint32_t entries = table.length / kDescriptorSize;
   GuestIoVec pin;
-  if (!memory_.Pin(GuestAddress(table.address), table.length, MemoryAccess::kRead, pin)) {
-    return Break(
-        fmt::format("an indirect table at guest physical address {:#x} is not RAM", table.address));
+  if (const Status pinned =
+          memory_.Pin(GuestAddress(table.address), table.length, MemoryAccess::kRead, pin);
+      !pinned) {
+    return Break(fmt::format("an indirect table at guest physical address {:#x} {}", table.address,
+                             WhyNot(pinned)));
   }
   std::uint32_t index = 0;
   for (unsigned count = 0;; ++count) {

@@ -302,8 +302,8 @@ TEST(QueueLayoutTest, ImpossibleLayoutsAreRefusedInASentence) {
       {layout(6, false, 0x1000, 0x9000), "cannot have 6 entries"},
       {layout(32769, true, 0x1000, 0x9000), "cannot have 32769 entries"},
       {layout(8, false, 0x1008, 0x9000), "is not aligned"},
-      {layout(8, false, 0xffff'ffff'ffff'fff0, 0x9000), "is not all RAM"},
-      {layout(8, true, 0x1000, 16ULL << 20), "is not all RAM"},
+      {layout(8, false, 0xffff'ffff'ffff'fff0, 0x9000), "is not RAM"},
+      {layout(8, true, 0x1000, 16ULL << 20), "is not RAM"},
       {layout(8, true, 0x1000, 0x9002), "is not aligned"},
   };
   for (const auto& c : cases) {

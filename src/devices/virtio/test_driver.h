@@ -29,6 +29,7 @@ class TestMemory {
   explicit TestMemory(std::uint64_t size = 16ULL << 20);
   const AddressSpace& space() const { return *space_; }
   std::span<std::byte> bytes() const { return block_->host_view(); }
+  RamBlock& block() const { return *block_; }
   /// Zeroed, aligned to 16 (or more) bytes, never given back.
   GuestAddress Allocate(std::uint64_t size, std::uint64_t alignment = 16);
   GuestAddress Put(std::span<const std::byte> bytes);

@@ -3,15 +3,21 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <holdfast/guest_converter.h>
+#include <holdfast/ram_block.h>
+#include <holdfast/units.h>
 
 #include <array>
 #include <cerrno>
 #include <cstring>
 #include <deque>
+#include <utility>
+#include <vector>
 
 #include "devices/block/file_device.h"
 #include "devices/block/test_support.h"
 #include "devices/virtio/test_driver.h"
+#include "memory/conversion_engines.h"
 
 namespace holdfast::devices::virtio {
 namespace {
@@ -42,7 +48,8 @@ std::vector<std::byte> With(std::vector<std::byte> header, std::size_t size, cha
   return header;
 }
 
-// A medium that fails as told, one error for each request, and else does what it is asked.
+// A medium that fails as told, one error for each request, or holds them, and else does what it is
+// asked.
 class FailingDevice final : public block::BlockDevice {
  public:
   explicit FailingDevice(BlockDevice& below) : below_(below) {}
@@ -62,6 +69,15 @@ class FailingDevice final : public block::BlockDevice {
     return Result<std::unique_ptr<Submitter>>(std::make_unique<Failing>(*this, std::move(below)));
   }
   std::deque<int> errors;
+  bool hold = false;
+  std::size_t held() const { return held_.size(); }
+  void LetGo() {
+    hold = false;
+    for (auto& [below, request] : std::exchange(held_, {})) {
+      below->Submit(std::move(request));
+      below->Kick();
+    }
+  }
 
  private:
   class Failing final : public Submitter {
@@ -71,6 +87,10 @@ class FailingDevice final : public block::BlockDevice {
       below_->set_batch_end([this] { EndBatch(); });
     }
     void Submit(block::Request request) override {
+      if (device_.hold) {
+        device_.held_.emplace_back(below_.get(), std::move(request));
+        return;
+      }
       if (!device_.errors.empty()) {
         const int error = device_.errors.front();
         device_.errors.pop_front();
@@ -87,6 +107,7 @@ class FailingDevice final : public block::BlockDevice {
     std::unique_ptr<Submitter> below_;
   };
   BlockDevice& below_;
+  std::vector<std::pair<Submitter*, block::Request>> held_;
 };
 
 class VirtioBlkTest : public ::testing::TestWithParam<bool> {
@@ -297,6 +318,41 @@ TEST_P(VirtioBlkTest, AResetEndsWhatIsUnderWay) {
   driver_->Stop();
   ASSERT_TRUE(driver_->Start());
   EXPECT_EQ(Ask(Header(0, 0), 513), 0);
+}
+
+TEST_P(VirtioBlkTest, APageThatARequestReadsIntoBecomesPrivateOnlyAfterIt) {
+  RamBlock& ram = driver_->ram().block();
+  ASSERT_TRUE(ram.EnableConversion(MakeGuardEngine(ram.host_view())));
+  GuestConverter converter(driver_->ram().space());
+  constexpr std::uint32_t kSize = 2 * kPageSize;
+  const GuestAddress data = driver_->ram().Allocate(kSize, kPageSize);
+  const auto header = driver_->ram().Put(Header(0, 0));
+  const GuestAddress status = driver_->ram().Allocate(1);
+  const std::array<TestBuffer, 3> buffers = {
+      TestBuffer{header, 16, false}, TestBuffer{data, kSize, true}, TestBuffer{status, 1, true}};
+
+  failing_->hold = true;
+  driver_->Send(0, buffers);
+  driver_->Kick(0);
+  ASSERT_TRUE(driver_->RunUntil([&] { return failing_->held() == 1; }));
+  auto outcome = converter.Convert(data, kSize, MemoryAttribute::kPrivate);
+  ASSERT_TRUE(outcome) << outcome.error().ToString();
+  EXPECT_EQ(outcome->busy, data) << "refused, with the first busy page";
+
+  failing_->LetGo();
+  ASSERT_TRUE(driver_->RunUntil([&] { return driver_->Take(0).has_value(); }));
+  EXPECT_EQ(driver_->ram().Get(status, 1)[0], std::byte{0}) << "the request completes";
+  EXPECT_THAT(driver_->ram().Get(data, kSize), Each(std::byte{'i'}));
+
+  outcome = converter.Convert(data, kSize, MemoryAttribute::kPrivate);
+  ASSERT_TRUE(outcome) << outcome.error().ToString();
+  EXPECT_EQ(outcome->changed_pages, 2U) << "the retry works";
+  driver_->Send(0, buffers);
+  driver_->Kick(0);
+  ASSERT_TRUE(driver_->RunUntil([&] { return !driver_->needs_reset().empty(); }));
+  EXPECT_THAT(driver_->needs_reset(), HasSubstr("is private to the guest"));
+  EXPECT_EQ(converter.Convert(data, kSize, MemoryAttribute::kShared)->changed_pages, 2U);
+  EXPECT_THAT(driver_->ram().Get(data, kSize), Each(std::byte{'i'})) << "nobody has written";
 }
 
 TEST_P(VirtioBlkTest, TellsTheGuestOfANewSize) {
