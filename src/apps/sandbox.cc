@@ -126,6 +126,11 @@ void AddVcpu(FilterBuilder& filter) {
   filter.AllowMasked("prctl", 0, kWord, PR_GET_NAME);
 }
 
+void AllowThreads(FilterBuilder& filter) {
+  filter.AllowMasked("clone", 0, CLONE_THREAD, CLONE_THREAD);
+  filter.Refuse("clone3", ENOSYS);  // hides its flags in memory; the C library then takes clone
+}
+
 void AddWorker(FilterBuilder& filter) {
   AddCommon(filter);
   filter.Allow(WorkerCalls());
@@ -133,6 +138,8 @@ void AddWorker(FilterBuilder& filter) {
   filter.AllowMasked("mmap", 2, PROT_EXEC, 0);
   filter.AllowMasked("mprotect", 2, PROT_EXEC, 0);
   filter.AllowMasked("prctl", 0, kWord, PR_GET_NAME);
+  // Threads that wait for files in its place (aio=threads), confined as it is.
+  AllowThreads(filter);
 }
 
 void AddMain(FilterBuilder& filter, const SandboxOptions& options) {
@@ -155,8 +162,7 @@ void AddMain(FilterBuilder& filter, const SandboxOptions& options) {
   if (options.spawn) {
     filter.Allow(SpawnCalls());
   } else {
-    filter.AllowMasked("clone", 0, CLONE_THREAD, CLONE_THREAD);
-    filter.Refuse("clone3", ENOSYS);  // hides its flags in memory; the C library then takes clone
+    AllowThreads(filter);
   }
   if (options.resource_control) {
     filter.Allow(ResourceCalls());

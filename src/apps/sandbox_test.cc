@@ -24,6 +24,7 @@
 #include <thread>
 
 #include "base/event_loop.h"
+#include "base/thread_role.h"
 #include "object/iothread.h"
 
 namespace holdfast::apps {
@@ -134,6 +135,21 @@ void ChangeTap() {
 void FlushAndWait() {
   ::fdatasync(STDERR_FILENO);
   ::poll(nullptr, 0, 1);
+}
+
+// As aio=threads does.
+void MakeThread() {
+  std::thread([confined = IsThreadConfined()] {
+    if (confined) InheritConfinement();
+    ConfineThread(ThreadRole::kWorker);
+    FlushAndWait();
+  }).join();
+}
+void OpenFileInThread() {
+  std::thread([confined = IsThreadConfined()] {
+    if (confined) InheritConfinement();
+    OpenFile();
+  }).join();
 }
 
 // Confines this process with an `iothread` in it, has that do `deed` as a device would, and exits

@@ -23,4 +23,12 @@ void ConfineThread(ThreadRole role) noexcept {
   confiner(role);
 }
 
+bool IsThreadConfined() noexcept {
+  return t_confined;
+}
+
+void InheritConfinement() noexcept {
+  t_confined = true;
+}
+
 }  // namespace holdfast

@@ -24,4 +24,10 @@ void SetThreadConfiner(ThreadConfiner confiner) noexcept;
 /// as nobody has set a confiner. Any thread.
 void ConfineThread(ThreadRole role) noexcept;
 
+/// Whether ConfineThread() has confined the calling thread: threads that it makes are confined as
+/// it is, and can be no further.
+bool IsThreadConfined() noexcept;
+/// For a thread whose maker IsThreadConfined(): ConfineThread() has nothing to do in it.
+void InheritConfinement() noexcept;
+
 }  // namespace holdfast

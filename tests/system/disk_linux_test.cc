@@ -95,6 +95,25 @@ TEST_F(LinuxDisk, BlkDiscards) {
   EXPECT_TRUE(all.compare(2 * kPart, kPart, pattern, 2 * kPart, kPart) == 0);
 }
 
+// An I/O thread has the fewest system calls that disks can do with.
+TEST_F(LinuxDisk, IoThreadsServeDisksInTheSandbox) {
+  constexpr std::string_view kScript =
+      "dd if=/dev/vda of=/dev/vda bs=64k count=32 seek=32 iflag=direct oflag=direct "
+      "conv=notrunc,fsync && "
+      "blkdiscard -o 0 -l 131072 /dev/vda && echo hf: copied=yes\n";
+  for (const std::string_view aio : {"native", "threads"}) {
+    SCOPED_TRACE(aio);
+    const std::string path = HalfDisk("disk");
+    MonitorProcess monitor(
+        Guest(kScript) + Arguments{"-object", "iothread,id=io0", "-sandbox", "on"} +
+        BlkDisk(path, fmt::format(",cache=none,discard=unmap,aio={}", aio), ",iothread=io0"));
+    EXPECT_ENDS(monitor, 0);
+    ASSERT_EQ(ValueOf(monitor, "copied"), "yes") << monitor.Describe();
+    EXPECT_EQ(ReadAll(path),
+              std::string(128 * kKiB, '\0') + Pattern(kHalf).substr(128 * kKiB) + Pattern(kHalf));
+  }
+}
+
 // Two guests after each other, on the same image: what the first one writes, the second one does
 // not see, nor does the file. In the sandbox, where nothing can be deleted or started any more.
 TEST_F(LinuxDisk, WithASnapshotNothingIsKept) {

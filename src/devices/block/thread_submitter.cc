@@ -98,7 +98,12 @@ class ThreadSubmitter final : public BlockDevice::Submitter {
       queue_.push_back(std::move(op));
       more = queue_.size() > idle_ && threads_.size() < kMostThreads;
     }
-    if (more) threads_.emplace_back([this] { Work(); });
+    if (more) {
+      threads_.emplace_back([this, confined = IsThreadConfined()] {
+        if (confined) InheritConfinement();
+        Work();
+      });
+    }
     work_.notify_one();
   }
 
