@@ -186,6 +186,8 @@ TEST_F(SandboxTest, AnIoThreadHasAListOfItsOwn) {
       {ChangeTap, "ioctl"},
       {Fork, "clone"},
       {MapCode, "mmap"},
+      {OpenFileInThread, "openat"},
+      {MakeThread, nullptr},
       {FlushAndWait, nullptr},
       {WriteAndFree, nullptr},
   };
