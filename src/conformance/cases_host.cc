@@ -186,7 +186,10 @@ void NumaPolicy(Kernel& kernel, Check& check) {
   check.Answer("the policy there", kernel.PolicyOf(scene.host, kPageSize), kBindTo);
   check.Answer("the policy through another mapping", kernel.PolicyOf(other, 0), kBindTo);
   check.Answer("the policy beside it", kernel.PolicyOf(other, 2 * kPageSize), kNoPolicy);
-  check.Answer("back to none", kernel.SetPolicy(other, 0, 4 * kPageSize, kNoPolicy, 0), 0);
+  check.Answer("none, through a mapping that has none",
+               kernel.SetPolicy(other, 0, 4 * kPageSize, kNoPolicy, 0), 0);
+  check.Answer("the policy after that", kernel.PolicyOf(scene.host, 0), kBindTo);
+  check.Answer("none", kernel.SetPolicy(scene.host, 0, 4 * kPageSize, kNoPolicy, 0), 0);
   check.Answer("the policy then", kernel.PolicyOf(scene.host, 0), kNoPolicy);
   check.Answer("policy 999", kernel.SetPolicy(scene.host, 0, kPageSize, 999, 0), -EINVAL);
 }

@@ -125,6 +125,20 @@ void SlotDeleted(Kernel& kernel, Check& check) {
   check.Equal("it is private still", scene.GuestRead(0), GuestHolds(0x11));
 }
 
+// What the guest's page tables know of an address without memory, they know until a slot changes.
+void KnownEmpty(Kernel& kernel, Check& check) {
+  TwoLayers scene(kernel, check, 1);
+  const std::uint64_t empty = kGuestBase + 8 * kPageSize;
+  const kvm::abi::MemoryAttributes to_private{empty, 2 * kPageSize, kPrivateAttribute, 0};
+  check.Equal("a shared access", kernel.GuestRead(scene.vm, empty), kMmioExit);
+  check.Answer("to private", kernel.SetVmAttributes(scene.vm, to_private), 0);
+  check.Equal("a private access there", kernel.GuestRead(scene.vm, empty), kMmioExit);
+  check.Equal("a private access beside it", kernel.GuestRead(scene.vm, empty + kPageSize),
+              PrivateFault(empty + kPageSize));
+  check.Answer("a slot's deletion", scene.DeleteSlot(), 0);
+  check.Equal("a private access then", kernel.GuestRead(scene.vm, empty), PrivateFault(empty));
+}
+
 void PlainSlot(Kernel& kernel, Check& check) {
   const Handle vm = kernel.CreateVm(kProtected);
   model::Region region;
@@ -180,6 +194,7 @@ constexpr Case kCases[] = {
     {"two_layers/punched", Needs::kTwoLayers, PunchedPrivate, ""},
     {"two_layers/slot_deleted", Needs::kTwoLayers, SlotDeleted,
      "with in-place conversion an MMIO exit"},
+    {"two_layers/known_empty", Needs::kTwoLayers, KnownEmpty, ""},
     {"two_layers/plain_slot", Needs::kTwoLayers, PlainSlot, ""},
     {"two_layers/closed_file", Needs::kTwoLayers, ClosedFile, ""},
     {"two_layers/pre_fault", Needs::kTwoLayers, PreFaultBoth, ""},

@@ -88,6 +88,7 @@ int Model::SetRegion(Handle vm, const Region& region) {
     if (const auto file = existing->second.file.lock())
       file->bindings.erase(existing->second.file_page);
     target->slots.erase(existing);
+    target->empty.clear();
     return 0;
   }
   if (exists) {
@@ -120,6 +121,7 @@ int Model::SetRegion(Handle vm, const Region& region) {
     slot.file_only = rules_.in_place || (file->inode->flags & abi::kGuestMemfdFlagMmap) != 0;
   }
   target->slots[region.slot] = std::move(slot);
+  target->empty.clear();
   return 0;
 }
 
@@ -150,7 +152,11 @@ GuestAccess Model::Access(Handle vm, std::uint64_t gpa, std::optional<Value> wri
     return GuestAccess{End::kMemoryFault, error, flags, page_address, 0};
   };
   if (kind != is_private) return fault(EFAULT);
-  if (slot == nullptr) return kind ? fault(EFAULT) : GuestAccess{End::kMmio, 0, 0, 0, 0};
+  if (slot == nullptr) {
+    if (kind) return fault(EFAULT);
+    target->empty.insert(guest_page);
+    return {End::kMmio, 0, 0, 0, 0};
+  }
 
   if (kind || slot->file_only) {
     if ((slot->flags & abi::kMemGuestMemfd) == 0) return fault(EFAULT);
@@ -171,11 +177,19 @@ GuestAccess Model::Access(Handle vm, std::uint64_t gpa, std::optional<Value> wri
   return {End::kDone, 0, 0, 0, write ? 0 : *reached.word};
 }
 
+// The guest's page tables say so without a look at attributes (seen on 7.3).
+bool Model::IsKnownEmpty(Handle vm, std::uint64_t gpa) const {
+  const Vm* const target = VmOf(vm);
+  return target != nullptr && CheckProcess(target) == 0 && target->empty.contains(gpa / kPageSize);
+}
+
 GuestAccess Model::GuestRead(Handle vm, std::uint64_t gpa) {
+  if (IsKnownEmpty(vm, gpa)) return {GuestAccess::End::kMmio, 0, 0, 0, 0};
   return Access(vm, gpa, std::nullopt);
 }
 
 GuestAccess Model::GuestWrite(Handle vm, std::uint64_t gpa, Value value) {
+  if (IsKnownEmpty(vm, gpa)) return {GuestAccess::End::kMmio, 0, 0, 0, 0};
   return Access(vm, gpa, value);
 }
 

@@ -211,14 +211,17 @@ int Model::Poison(Handle mapping, std::uint64_t offset) {
 
 int Model::SetPolicy(Handle mapping, std::uint64_t offset, std::uint64_t length, int mode,
                      unsigned node) {
-  const Mapping* const target = MappingOf(mapping);
+  Mapping* const target = MappingOf(mapping);
   if (target == nullptr || target->file == nullptr) return -EINVAL;
   if ((mode != MPOL_DEFAULT && mode != MPOL_BIND) || node >= kNodes) return -EINVAL;
-  // Of the file, for whoever allocates; what is allocated never moves.
-  const std::uint64_t first = target->first_page + offset / kPageSize;
-  target->file->inode->policies.Set(
-      first, first + length / kPageSize,
-      mode == MPOL_DEFAULT ? Policy{} : Policy{mode, static_cast<int>(node)});
+  const Policy wanted = mode == MPOL_DEFAULT ? Policy{} : Policy{mode, static_cast<int>(node)};
+  for (std::uint64_t i = offset / kPageSize; i < (offset + length) / kPageSize; ++i) {
+    // What the mapping has been told before is not told to the file again (seen on 7.3).
+    if (target->policies.At(i) == wanted) continue;
+    target->policies.Set(i, i + 1, wanted);
+    // Of the file, for whoever allocates; what is allocated never moves.
+    target->file->inode->policies.Set(target->first_page + i, target->first_page + i + 1, wanted);
+  }
   return 0;
 }
 

@@ -133,6 +133,7 @@ class Model : public Kernel {
   int ChangeSlot(Slot& slot, const Region& region) const;
   int Bind(File& file, const Region& region) const;
   GuestAccess Access(Handle vm, std::uint64_t gpa, std::optional<Value> write);
+  bool IsKnownEmpty(Handle vm, std::uint64_t gpa) const;
   bool IsPrivate(const Vm& vm, const Slot* slot, std::uint64_t guest_page) const;
 
   Rules rules_;

@@ -92,6 +92,7 @@ struct Mapping {
   bool readable = true;
   bool writable = true;
   std::map<std::uint64_t, Value> anonymous;  ///< contents, where there is no file
+  RangeMap<Policy> policies{Policy{}};       ///< what mbind() said to this mapping
   std::set<std::uint64_t> entries;           ///< pages that its page tables show
   std::set<std::uint64_t> guarded;           ///< that have a guard (MADV_GUARD_INSTALL)
   std::set<std::uint64_t> poisoned;          ///< whose entry says that the memory is broken
@@ -115,6 +116,9 @@ struct Vm {
   unsigned type = 0;
   int process = 0;  ///< whose VM it is: ioctls of any other fail
   std::map<std::uint32_t, Slot> slots;
+  /// Guest pages that were found without memory: remembered until a slot changes, whatever else
+  /// does.
+  std::set<std::uint64_t> empty;
   RangeMap<Attribute> attributes{Attribute::kShared};  ///< per guest page; two layers only
 
   bool HasPrivateMemory() const { return type != kvm::abi::kVmTypeDefault; }
