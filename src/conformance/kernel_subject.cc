@@ -101,9 +101,10 @@ KernelSubject::KernelSubject(std::function<model::Kernel*()> renew) : renew_(std
 
 void KernelSubject::Reset() {
   kernel_ = renew_();
-  const auto& rules = kernel_->rules();
-  const bool guarded = (rules.vm_types >> kvm::abi::kVmTypeSwProtected & 1) != 0;
-  vm_ = kernel_->CreateVm(guarded ? kvm::abi::kVmTypeSwProtected : kvm::abi::kVmTypeDefault);
+  // Two layers are left to the cases: VMs are used again, and what their guests' page tables know
+  // of addresses without memory outlives attributes and slots.
+  const bool in_place = kernel_->rules().in_place;
+  vm_ = kernel_->CreateVm(in_place ? kvm::abi::kVmTypeSwProtected : kvm::abi::kVmTypeDefault);
   files_.fill(kNoHandle);
   mappings_.fill({});
   pins_.fill(kNoHandle);
