@@ -51,8 +51,8 @@ inline u32 Number(const char*& text) {
 }
 
 /// Ends the guest by isa-debug-exit, with (code << 1) | 1 as the monitor's exit status.
-[[noreturn]] inline void End(u32 code) {
-  for (;;) Out32(0x501, code);
+[[noreturn]] inline void End(u8 code) {
+  for (;;) Out8(0x501, code);
 }
 
 }  // namespace guests32
