@@ -41,7 +41,8 @@ Result<DumpRequest> ParseDump(machine::Machine& machine, std::string_view argume
   return request;
 }
 
-Error CannotAccess(std::string_view kind, std::uint64_t address) {
+Error CannotAccess(std::string_view kind, std::uint64_t address, const Status& why = {}) {
+  if (!why && why.error().code() == Errc::kPrivate) return why.error();
   return Error(Errc::kInvalidArgument,
                fmt::format("Cannot access memory at {} address {:#x}", kind, address),
                "'info mtree -f' lists where RAM lies.");
@@ -76,9 +77,8 @@ Result<std::string> HumanCommands::ExaminePhysical(std::string_view arguments) {
   machine::Machine& machine = context_.machine();
   HF_TRY(const DumpRequest request, ParseDump(machine, arguments));
   std::vector<std::byte> data(request.format.bytes());
-  if (!machine.memory().Read(GuestAddress(request.address), data)) {
-    return Fail(CannotAccess("guest physical", request.address));
-  }
+  if (const Status read = machine.memory().Read(GuestAddress(request.address), data); !read)
+    return Fail(CannotAccess("guest physical", request.address, read));
   return FormatDump(request.format, request.address, data);
 }
 
@@ -92,10 +92,10 @@ Result<std::string> HumanCommands::Examine(std::string_view arguments) {
     const std::uint64_t in_page = address % kPageSize;
     const std::uint64_t length = std::min(kPageSize - in_page, data.size() - done);
     HF_TRY(const auto physical, machine.Translate(0, address - in_page));
-    if (!physical || !machine.memory().Read(GuestAddress(*physical + in_page),
-                                            std::span(data).subspan(done, length))) {
-      return Fail(CannotAccess("virtual", address));
-    }
+    if (!physical) return Fail(CannotAccess("virtual", address));
+    const Status read = machine.memory().Read(GuestAddress(*physical + in_page),
+                                              std::span(data).subspan(done, length));
+    if (!read) return Fail(CannotAccess("virtual", address, read));
     done += length;
   }
   return FormatDump(request.format, request.address, data);

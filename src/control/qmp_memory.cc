@@ -99,20 +99,6 @@ struct Piece {
 };
 using Locate = std::function<Result<std::optional<Piece>>(std::uint64_t offset)>;
 
-// Whether all of it is RAM. Regions lie by address and do not overlap.
-bool IsRam(const AddressSpace& memory, Piece piece) {
-  for (const AddressSpace::Region& region : memory.regions()) {
-    if (piece.size == 0) return true;
-    if (piece.address < region.base.value()) return false;
-    const std::uint64_t offset = piece.address - region.base.value();
-    if (offset >= region.size) continue;
-    const std::uint64_t inside = std::min(piece.size, region.size - offset);
-    piece.address += inside;
-    piece.size -= inside;
-  }
-  return piece.size == 0;
-}
-
 Status WriteAll(int fd, std::span<const std::byte> data, const std::string& path) {
   while (!data.empty()) {
     const ssize_t written = ::write(fd, data.data(), data.size());
@@ -123,8 +109,8 @@ Status WriteAll(int fd, std::span<const std::byte> data, const std::string& path
   return {};
 }
 
-// Saves guest RAM. The whole range is found before the file is touched, so that a wrong one does
-// not cost the file that was there.
+// Saves guest RAM. The whole range is held before the file is touched, so that a wrong one, or one
+// with a private page in it, does not cost the file that was there.
 QmpResult Save(VmContext& vm, const Json& arguments, const Locate& locate) {
   const auto address = arguments["val"].get<std::int64_t>();
   const auto size = arguments["size"].get<std::int64_t>();
@@ -148,8 +134,13 @@ QmpResult Save(VmContext& vm, const Json& arguments, const Locate& locate) {
       pieces.push_back(*piece);
     }
   }
+  GuestIoVec held;
   for (const Piece& piece : pieces) {
-    if (!IsRam(memory, piece)) return BadRange(address, size);
+    auto pinned = memory.Pin(GuestAddress(piece.address), piece.size, MemoryAccess::kRead, held);
+    if (pinned) continue;
+    if (pinned.error().code() == Errc::kPrivate)
+      return tl::unexpected<QmpError>(std::move(pinned).error());
+    return BadRange(address, size);
   }
   // A pipe that nobody reads must not hold the monitor up.
   const UniqueFd file(
@@ -160,15 +151,11 @@ QmpResult Save(VmContext& vm, const Json& arguments, const Locate& locate) {
   }
   std::vector<std::byte> buffer(
       std::min<std::uint64_t>(static_cast<std::uint64_t>(size), 1U << 20));
-  for (Piece piece : pieces) {
-    while (piece.size > 0) {
-      const std::uint64_t now = std::min<std::uint64_t>(piece.size, buffer.size());
-      const auto part = std::span(buffer).first(now);
-      if (!memory.Read(GuestAddress(piece.address), part)) return BadRange(address, size);
-      HF_QMP_TRY_STATUS(WriteAll(file.get(), part, path));
-      piece.address += now;
-      piece.size -= now;
-    }
+  // Copied first: the guest may change the bytes while they are written.
+  for (std::uint64_t done = 0; done < held.size();) {
+    const std::size_t now = held.CopyOut(done, buffer);
+    HF_QMP_TRY_STATUS(WriteAll(file.get(), std::span(buffer).first(now), path));
+    done += now;
   }
   return Json::object();
 }

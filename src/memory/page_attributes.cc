@@ -6,7 +6,9 @@
 #include <bit>
 
 namespace holdfast {
-namespace {
+
+// Not an anonymous namespace: PageAttributes::Top has members of these types.
+namespace attribute_tree {
 
 constexpr std::uint64_t kFanOut = 512;
 
@@ -207,21 +209,24 @@ class Table {
   std::uint64_t private_pages_ = 0;  // the writer's
 };
 
-}  // namespace
+}  // namespace attribute_tree
 
 // The whole block, in entries of 1 GiB. The last may reach beyond the end; nobody asks for that
 // part, so that it does no harm that it has an attribute too.
 class PageAttributes::Top {
+  using Table = attribute_tree::Table;
+  using Entry = attribute_tree::Entry<Table>;
+
  public:
   Top(std::uint64_t pages, MemoryAttribute initial)
       : entries_((pages + Table::kSpan - 1) / Table::kSpan) {
     for (auto& entry : entries_) entry.Fill(initial);
   }
-  std::vector<Entry<Table>>& entries() noexcept { return entries_; }
-  const std::vector<Entry<Table>>& entries() const noexcept { return entries_; }
+  std::vector<Entry>& entries() noexcept { return entries_; }
+  const std::vector<Entry>& entries() const noexcept { return entries_; }
 
  private:
-  std::vector<Entry<Table>> entries_;
+  std::vector<Entry> entries_;
 };
 
 PageAttributes::PageAttributes(std::uint64_t pages, MemoryAttribute initial)
@@ -232,18 +237,21 @@ PageAttributes::PageAttributes(std::uint64_t pages, MemoryAttribute initial)
 PageAttributes::~PageAttributes() = default;
 
 MemoryAttribute PageAttributes::At(std::uint64_t page) const noexcept {
-  return top_->entries()[page / Table::kSpan].At(page % Table::kSpan);
+  return top_->entries()[page / attribute_tree::Table::kSpan].At(page %
+                                                                 attribute_tree::Table::kSpan);
 }
 
 std::optional<std::uint64_t> PageAttributes::Find(std::uint64_t first, std::uint64_t count,
                                                   MemoryAttribute wanted) const noexcept {
-  return FindInEntries(top_->entries(), Table::kSpan, first, first + count, wanted);
+  return attribute_tree::FindInEntries(top_->entries(), attribute_tree::Table::kSpan, first,
+                                       first + count, wanted);
 }
 
 std::uint64_t PageAttributes::Set(std::uint64_t first, std::uint64_t count,
                                   MemoryAttribute attribute) {
   const std::uint64_t end = first + count;
-  std::uint64_t changed = SetInEntries(top_->entries(), Table::kSpan, first, end, attribute);
+  std::uint64_t changed = attribute_tree::SetInEntries(
+      top_->entries(), attribute_tree::Table::kSpan, first, end, attribute);
   private_pages_.fetch_add(attribute == MemoryAttribute::kPrivate ? changed : 0 - changed,
                            std::memory_order_relaxed);
   return changed;

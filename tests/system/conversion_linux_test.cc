@@ -56,8 +56,6 @@ TEST_F(LinuxConversion, TheMonitorDoesNotShowPrivateMemory) {
   ASSERT_TEXT(monitor, kPrompt);
   EXPECT_THAT(RunCommand(monitor, "xp /2wx 0x800000"), HasSubstr("private"));
   EXPECT_THAT(RunCommand(monitor, "xp /2wx 0x7ff000"), Not(HasSubstr("private")));
-  EXPECT_THAT(RunCommand(monitor, fmt::format("pmemsave 0x7ff000 0x2000 \"{}\"", Path("saved"))),
-              HasSubstr("private"));
   EXPECT_THAT(RunCommand(monitor, "system_reset"), Not(HasSubstr("rror")));
   EXPECT_TEXT(monitor, "conversions: right") << "after a reset all is shared again";
   ASSERT_TRUE(monitor.Send("quit\n"));
