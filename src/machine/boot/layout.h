@@ -21,9 +21,9 @@ struct LowRange {
 inline constexpr LowRange kGdt{GuestAddress(0x1000), kPageSize};
 inline constexpr LowRange kPageTables{GuestAddress(0x2000), 6 * kPageSize};  // PML4, PDPT, 4 PDs
 inline constexpr LowRange kZeroPage{GuestAddress(0x8000), kPageSize};
-inline constexpr LowRange kStartInfo{GuestAddress(0x9000), kPageSize};  // PVH, with its lists
+inline constexpr LowRange kStartInfo{GuestAddress(0x9000), kPageSize};        // PVH, with its lists
 inline constexpr LowRange kLaunchPages{GuestAddress(0xa000), 3 * kPageSize};  // of SEV-SNP
-inline constexpr LowRange kCmdline{GuestAddress(0x20000), 64 * kKiB};   // with its final zero
+inline constexpr LowRange kCmdline{GuestAddress(0x20000), 64 * kKiB};         // with its final zero
 
 /// Conventional memory ends where a PC's extended BIOS data area starts.
 inline constexpr std::uint64_t kEbdaStart = 0x9fc00;
