@@ -125,6 +125,10 @@ class BlockConversion {
   BlockConversion(std::uint64_t size, std::unique_ptr<ConversionEngine> engine, PagePins pins,
                   MemoryAttribute initial);
   Status Check(const ConversionRequest& request) const;
+  // `blocks`: those of the pieces, each once; their mutexes are held.
+  static Result<ConversionOutcome> ConvertLocked(std::span<const Piece> pieces,
+                                                 std::span<BlockConversion* const> blocks,
+                                                 MemoryAttribute to);
   Status Restore(const Piece& piece, MemoryAttribute to);
 
   const std::uint64_t size_;

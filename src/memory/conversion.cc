@@ -90,6 +90,23 @@ Result<ConversionOutcome> BlockConversion::Convert(const ConversionRequest& requ
   return ConvertAll({&piece, 1}, request.to);
 }
 
+Result<ConversionOutcome> BlockConversion::ConvertAll(std::span<const Piece> pieces,
+                                                      MemoryAttribute to) {
+  // What guests ask for nearly always, without an allocation.
+  if (pieces.size() == 1) {
+    BlockConversion* const block = pieces.front().block;
+    const std::lock_guard<std::mutex> lock(block->mutex_);
+    return ConvertLocked(pieces, {&block, 1}, to);
+  }
+  std::vector<BlockConversion*> blocks;
+  for (const Piece& piece : pieces) blocks.push_back(piece.block);
+  std::ranges::sort(blocks);
+  blocks.erase(std::unique(blocks.begin(), blocks.end()), blocks.end());
+  std::vector<std::unique_lock<std::mutex>> locks;
+  for (BlockConversion* block : blocks) locks.emplace_back(block->mutex_);
+  return ConvertLocked(pieces, blocks, to);
+}
+
 // Gives the pages of `piece` that were not `to` before what they were back to the engine.
 Status BlockConversion::Restore(const Piece& piece, MemoryAttribute to) {
   for (const PageAttributes::Range& range :
@@ -101,15 +118,9 @@ Status BlockConversion::Restore(const Piece& piece, MemoryAttribute to) {
   return {};
 }
 
-Result<ConversionOutcome> BlockConversion::ConvertAll(std::span<const Piece> pieces,
-                                                      MemoryAttribute to) {
-  std::vector<BlockConversion*> blocks;
-  for (const Piece& piece : pieces) blocks.push_back(piece.block);
-  std::ranges::sort(blocks);
-  blocks.erase(std::unique(blocks.begin(), blocks.end()), blocks.end());
-
-  std::vector<std::unique_lock<std::mutex>> locks;
-  for (BlockConversion* block : blocks) locks.emplace_back(block->mutex_);
+Result<ConversionOutcome> BlockConversion::ConvertLocked(std::span<const Piece> pieces,
+                                                         std::span<BlockConversion* const> blocks,
+                                                         MemoryAttribute to) {
   const auto is_done = [&](const Piece& piece) {
     return piece.block->attributes_.All(piece.offset / kPageSize, piece.size / kPageSize, to);
   };
@@ -128,7 +139,7 @@ Result<ConversionOutcome> BlockConversion::ConvertAll(std::span<const Piece> pie
   }
   // Runs before the locks are given back.
   struct Done {
-    const std::vector<BlockConversion*>& blocks;
+    const std::span<BlockConversion* const> blocks;
     ~Done() {
       for (BlockConversion* block : blocks) block->changing_.store(Changing::kNothing);
     }
