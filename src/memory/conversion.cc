@@ -141,7 +141,9 @@ Result<ConversionOutcome> BlockConversion::ConvertLocked(std::span<const Piece> 
   struct Done {
     const std::span<BlockConversion* const> blocks;
     ~Done() {
-      for (BlockConversion* block : blocks) block->changing_.store(Changing::kNothing);
+      // Release: who finds that nothing changes sees the attributes as they are now.
+      for (BlockConversion* block : blocks)
+        block->changing_.store(Changing::kNothing, std::memory_order_release);
     }
   } const done{blocks};
 
