@@ -7,11 +7,9 @@
 #include <holdfast/guest_converter.h>
 #include <holdfast/units.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <cstdlib>
 #include <fstream>
 #include <random>
@@ -37,13 +35,11 @@ std::size_t Mappings() {
       std::count(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>(), '\n'));
 }
 
-// Whether the host gets at a page by its address, asked of the kernel, which would be stopped where
-// this process would be.
+// Whether the host gets at a page by its address, asked of the kernel, which says no where this
+// process would be stopped.
 bool HostReaches(const GuestVm& guest, std::uint64_t offset) {
-  std::uint64_t word = 0;
-  iovec here{&word, sizeof word};
-  iovec there{guest.ram().host_view().data() + offset, sizeof word};
-  return ::process_vm_readv(::getpid(), &here, 1, &there, 1, 0) == sizeof word;
+  std::byte* const page = guest.ram().host_view().data() + AlignDown(offset, kPageSize);
+  return ::madvise(page, kPageSize, MADV_POPULATE_READ) == 0;
 }
 
 // The engines that the running kernel can have at all.
