@@ -24,7 +24,7 @@ constexpr std::uint64_t kPageSize = 4096;
 template <typename T>
 T Load(std::span<const std::byte> bytes) {
   T value{};
-  std::memcpy(&value, bytes.data(), std::min(sizeof value, bytes.size()));
+  if (!bytes.empty()) std::memcpy(&value, bytes.data(), std::min(sizeof value, bytes.size()));
   return value;
 }
 template <typename T>
