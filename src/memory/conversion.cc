@@ -74,8 +74,9 @@ Status BlockConversion::Check(const ConversionRequest& request) const {
                                                     request.size, request.offset, why));
   };
   if (request.flags != 0) return refuse(fmt::format("unknown flags {:#x}", request.flags));
-  if (std::ranges::any_of(request.reserved, [](std::uint64_t word) { return word != 0; }))
-    return refuse("a reserved field is not 0");
+  std::uint64_t reserved = 0;
+  for (const std::uint64_t word : request.reserved) reserved |= word;
+  if (reserved != 0) return refuse("a reserved field is not 0");
   if (!IsPageAligned(request.offset | request.size)) return refuse("the range is not page aligned");
   if (request.size == 0) return refuse("the range is empty");
   if (!CheckedAdd(request.offset, request.size)) return refuse("the range wraps");

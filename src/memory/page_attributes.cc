@@ -144,40 +144,32 @@ class Entry {
   std::atomic<State> state_{State::kShared};
 };
 
-// What both kinds of tables of entries do: cut a range into the entries' parts.
-template <typename Slots, typename Fn>
-void ForEachEntry(Slots& entries, std::uint64_t span, std::uint64_t first, std::uint64_t end,
-                  Fn&& fn) {
+// What both kinds of tables of entries do. Most ranges lie in one entry.
+template <typename Slots>
+std::optional<std::uint64_t> FindInEntries(const Slots& entries, std::uint64_t first,
+                                           std::uint64_t end, MemoryAttribute wanted) noexcept {
+  constexpr std::uint64_t kSpan = Slots::value_type::kSpan;
   for (std::uint64_t at = first; at < end;) {
-    const std::uint64_t index = at / span;
-    const std::uint64_t stop = std::min(end, (index + 1) * span);
-    if (!fn(entries[index], index * span, at - index * span, stop - index * span)) return;
+    const std::uint64_t base = at / kSpan * kSpan;
+    const std::uint64_t stop = std::min(end, base + kSpan);
+    if (const auto page = entries[at / kSpan].Find(at - base, stop - base, wanted))
+      return base + *page;
     at = stop;
   }
+  return std::nullopt;
 }
 
 template <typename Slots>
-std::optional<std::uint64_t> FindInEntries(const Slots& entries, std::uint64_t span,
-                                           std::uint64_t first, std::uint64_t end,
-                                           MemoryAttribute wanted) noexcept {
-  std::optional<std::uint64_t> found;
-  ForEachEntry(entries, span, first, end,
-               [&](const auto& entry, std::uint64_t base, std::uint64_t from, std::uint64_t to) {
-                 if (const auto page = entry.Find(from, to, wanted)) found = base + *page;
-                 return !found;
-               });
-  return found;
-}
-
-template <typename Slots>
-std::uint64_t SetInEntries(Slots& entries, std::uint64_t span, std::uint64_t first,
-                           std::uint64_t end, MemoryAttribute attribute) {
+std::uint64_t SetInEntries(Slots& entries, std::uint64_t first, std::uint64_t end,
+                           MemoryAttribute attribute) {
+  constexpr std::uint64_t kSpan = Slots::value_type::kSpan;
   std::uint64_t changed = 0;
-  ForEachEntry(entries, span, first, end,
-               [&](auto& entry, std::uint64_t, std::uint64_t from, std::uint64_t to) {
-                 changed += entry.Set(from, to, attribute);
-                 return true;
-               });
+  for (std::uint64_t at = first; at < end;) {
+    const std::uint64_t base = at / kSpan * kSpan;
+    const std::uint64_t stop = std::min(end, base + kSpan);
+    changed += entries[at / kSpan].Set(at - base, stop - base, attribute);
+    at = stop;
+  }
   return changed;
 }
 
@@ -195,10 +187,10 @@ class Table {
   }
   std::optional<std::uint64_t> Find(std::uint64_t first, std::uint64_t end,
                                     MemoryAttribute wanted) const noexcept {
-    return FindInEntries(entries_, Leaf::kSpan, first, end, wanted);
+    return FindInEntries(entries_, first, end, wanted);
   }
   std::uint64_t Set(std::uint64_t first, std::uint64_t end, MemoryAttribute attribute) {
-    const std::uint64_t changed = SetInEntries(entries_, Leaf::kSpan, first, end, attribute);
+    const std::uint64_t changed = SetInEntries(entries_, first, end, attribute);
     private_pages_ += attribute == MemoryAttribute::kPrivate ? changed : 0 - changed;
     return changed;
   }
@@ -243,15 +235,13 @@ MemoryAttribute PageAttributes::At(std::uint64_t page) const noexcept {
 
 std::optional<std::uint64_t> PageAttributes::Find(std::uint64_t first, std::uint64_t count,
                                                   MemoryAttribute wanted) const noexcept {
-  return attribute_tree::FindInEntries(top_->entries(), attribute_tree::Table::kSpan, first,
-                                       first + count, wanted);
+  return attribute_tree::FindInEntries(top_->entries(), first, first + count, wanted);
 }
 
 std::uint64_t PageAttributes::Set(std::uint64_t first, std::uint64_t count,
                                   MemoryAttribute attribute) {
   const std::uint64_t end = first + count;
-  std::uint64_t changed = attribute_tree::SetInEntries(
-      top_->entries(), attribute_tree::Table::kSpan, first, end, attribute);
+  std::uint64_t changed = attribute_tree::SetInEntries(top_->entries(), first, end, attribute);
   private_pages_.fetch_add(attribute == MemoryAttribute::kPrivate ? changed : 0 - changed,
                            std::memory_order_relaxed);
   return changed;
