@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <holdfast/units.h>
 
+#include <algorithm>
 #include <fstream>
 #include <limits>
 #include <optional>
@@ -107,10 +108,11 @@ FreeMemory FindFreeMemory(const NumaPolicy& policy, bool swappable, const std::s
     const std::uint64_t kept = Number(root + "/proc/sys/vm/min_free_kbytes").value_or(0) * kKiB;
     std::uint64_t free = swap;
     for (const std::uint64_t node : policy.nodes) free += FreeOnNode(root, node, kept);
-    if (free < tightest.bytes) {
-      tightest = {free, fmt::format("host node{} {}", policy.nodes.size() > 1 ? "s" : "",
-                                    fmt::join(policy.nodes, ", "))};
-    }
+    // The nodes are what the user can do something about, even where the host as a whole counts
+    // itself a little shorter of memory than its nodes do.
+    tightest = {std::min(free, tightest.bytes),
+                fmt::format("host node{} {}", policy.nodes.size() > 1 ? "s" : "",
+                            fmt::join(policy.nodes, ", "))};
   }
   TightenByControlGroups(root, tightest);
   return tightest;

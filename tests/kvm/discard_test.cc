@@ -67,13 +67,19 @@ TEST_P(Discard, TheHostHasTheMemoryAgain) {
   const auto guest = Make({.ram_size = kSize + 16 * kMiB});
   ASSERT_NE(guest, nullptr);
   if (MemInfo("MemAvailable:") * kKiB < 2 * kSize) GTEST_SKIP() << "too little memory to measure";
-  RunWell(*guest, guests::kMemwalk, {kStart, kSize / kPageSize, kSeed});
-  const std::uint64_t full = MemInfo("MemAvailable:");
-  ASSERT_OK(guest->space().Discard(GuestAddress(kStart), kSize));
-  const std::uint64_t empty = MemInfo("MemAvailable:");
-  // Others use memory meanwhile; half of it is no accident.
-  EXPECT_GT(empty, full + kSize / kKiB / 2);
-  RecordProperty("freed_kib", std::to_string(empty - std::min(full, empty)));
+  // Others take memory meanwhile, which may hide what comes back; once in a while they do not. Half
+  // of it is no accident.
+  constexpr int kTries = 5;
+  std::uint64_t freed = 0;
+  for (int i = 0; i < kTries && freed <= kSize / kKiB / 2; ++i) {
+    RunWell(*guest, guests::kMemwalk, {kStart, kSize / kPageSize, kSeed});
+    const std::uint64_t full = MemInfo("MemAvailable:");
+    ASSERT_OK(guest->space().Discard(GuestAddress(kStart), kSize));
+    const std::uint64_t empty = MemInfo("MemAvailable:");
+    freed = empty - std::min(full, empty);
+  }
+  EXPECT_GT(freed, kSize / kKiB / 2);
+  RecordProperty("freed_kib", std::to_string(freed));
   EXPECT_LT(PresentPages(guest->ram().host_view()), 16 * kMiB / kPageSize);
 }
 
