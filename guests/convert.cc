@@ -30,7 +30,8 @@ class Pages {
 
   void Write(unsigned long index) {
     const unsigned long page = start_ + index * kPageSize;
-    const unsigned long stamp = Stamp(page, ++versions_[index]);
+    if (++versions_[index] == 0) versions_[index] = 1;  // 0 is for pages that were never written
+    const unsigned long stamp = Stamp(page, versions_[index]);
     Word(page) = stamp;
     Word(page + kPageSize - 8) = stamp;
   }
