@@ -138,6 +138,22 @@ void SaveModel(const std::filesystem::path& folder) {
   SaveText(folder, "plain", "\0\x12\0"s + write + slot + guest + "\x01\x01\x03\0\x08"s);
 }
 
+// Calls of 17 bytes: operation, address and pages (of a device's access: address and size).
+void SaveConversion(const std::filesystem::path& folder) {
+  std::string input;
+  const auto call = [&](char operation, std::uint64_t first, std::uint64_t second) {
+    input += operation;
+    for (const std::uint64_t number : {first, second})
+      for (unsigned i = 0; i < 8; ++i) input += static_cast<char>(number >> (8 * i));
+  };
+  call(1, 4, 8);           // private
+  call(0x30, 0x1000, 64);  // a device, on a shared page
+  call(0, 0, 127);         // shared, over the hole
+  call(1, 64, 32);         // the second block
+  call(9, ~0ULL, ~0ULL);   // nonsense
+  SaveText(folder, "both_ways", input);
+}
+
 // A request of each kind. fuzz/virtio_requests.h says how they are written down.
 void SaveSmallDevices(const std::filesystem::path& balloon, const std::filesystem::path& serial) {
   using namespace std::string_literals;  // NOLINT(google-build-using-namespace): for the zeroes
@@ -306,6 +322,7 @@ int main(int argc, char** argv) {
   SaveVhostUser(root / "vhost_user");
   SaveDisks(root / "virtio_blk", root / "scsi");
   SaveNetwork(root / "virtio_net");
+  SaveConversion(root / "conversion");
   SaveModel(root / "model");
   SaveSmallDevices(root / "balloon", root / "virtio_serial");
   return 0;
