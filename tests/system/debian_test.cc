@@ -210,7 +210,8 @@ std::vector<Attachment> Attachments() {
          {"-device", "virtio-scsi-pci,id=scsi0", "-drive",
           "file={},if=none,id=d0,format=raw,cache=none", "-device", "scsi-hd,drive=d0,bus=scsi0.0"},
          "/dev/sda"});
-    all.push_back({"qcow2", {"-drive", "file={},if=virtio,format=qcow2"}, "/dev/vda", true});
+    // A drive with an interface comes behind the disks that are named as devices.
+    all.push_back({"qcow2", {"-drive", "file={},if=virtio,format=qcow2"}, "/dev/vdb", true});
   }
   return all;
 }
