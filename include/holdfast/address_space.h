@@ -74,16 +74,6 @@ class AddressSpace {
   std::uint64_t private_refusals() const noexcept {
     return private_refusals_.load(std::memory_order_relaxed);
   }
-  /// A part of a block, where a guest physical range lies.
-  struct BlockRange {
-    RamBlock* block;
-    std::uint64_t offset;  ///< in the block
-    std::uint64_t size;
-  };
-  /// Where [address, address + size) lies, in order; pieces that touch in a block are one.
-  /// @return kInvalidArgument naming the range if it is not all RAM
-  Result<std::vector<BlockRange>> Locate(GuestAddress address, std::uint64_t size) const;
-
   /// Appends the host addresses of guest physical [address, address + size) to `to`, for as long as
   /// `to` exists. This is the one way by which a device gets at guest memory. An empty range adds
   /// nothing. @return kInvalidArgument naming the range if it is not all RAM, kPrivate if a page of

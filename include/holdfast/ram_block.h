@@ -60,7 +60,8 @@ class RamBlock {
                                                         std::uint64_t offset, std::uint64_t size,
                                                         std::uint64_t page_size,
                                                         const Attributes& attributes);
-  /// A plain memfd of `size` bytes, shared: for unit tests, fuzzing and tools without KVM.
+  /// A plain memfd of `size` bytes, shared: the shared layer of two, and memory for unit tests,
+  /// fuzzing and tools without KVM.
   static Result<std::unique_ptr<RamBlock>> CreateMemfd(std::string id, std::uint64_t size);
 
   ~RamBlock();

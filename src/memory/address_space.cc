@@ -119,23 +119,6 @@ Status AddressSpace::Access(GuestAddress address, std::uint64_t size, Fn&& fn) c
                      });
 }
 
-Result<std::vector<AddressSpace::BlockRange>> AddressSpace::Locate(GuestAddress address,
-                                                                   std::uint64_t size) const {
-  std::vector<BlockRange> ranges;
-  HF_TRY_STATUS(
-      ForEachPart(address, size,
-                  [&](const Region& region, std::uint64_t offset, std::uint64_t length) -> Status {
-                    if (!ranges.empty() && ranges.back().block == region.block &&
-                        ranges.back().offset + ranges.back().size == offset) {
-                      ranges.back().size += length;
-                    } else {
-                      ranges.push_back({region.block, offset, length});
-                    }
-                    return {};
-                  }));
-  return ranges;
-}
-
 Status AddressSpace::Read(GuestAddress from, std::span<std::byte> to) const {
   return Access(from, to.size(), [&](std::span<std::byte> piece) -> Status {
     std::memcpy(to.data(), piece.data(), piece.size());

@@ -9,7 +9,8 @@ class KernelEngine : public ConversionEngine {
   explicit KernelEngine(const kvm::GuestMemfd& memfd) : memfd_(memfd) {}
 
   ConversionEngineKind kind() const noexcept override { return ConversionEngineKind::kKernel; }
-  // For software-protected VMs. What encrypts memory leaves other bytes behind than it found.
+  // The kernel leaves the bytes alone. A processor that encrypts private memory makes others of
+  // them; the objects for such guests rely on nothing that a page held.
   bool contents_survive() const noexcept override { return true; }
 
   Result<Busy> Apply(std::uint64_t offset, std::uint64_t size, MemoryAttribute to) override {

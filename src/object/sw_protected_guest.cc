@@ -70,13 +70,6 @@ bool Works(const kvm::System& system, ConversionEngineKind kind) {
 
 }  // namespace
 
-Status ConfidentialGuest::CanDelete() const {
-  if (!in_use_) return {};
-  return Fail(Errc::kInvalidArgument,
-              fmt::format("object '{}' is in use, can not be deleted", id()),
-              "The guest's memory is kept by it as long as the guest runs.");
-}
-
 constexpr ObjectType SwProtectedGuest::kType = {
     .name = "sw-protected-guest",
     .description = "private memory that the monitor cannot reach, without encryption",
