@@ -5,6 +5,12 @@
 
 namespace holdfast::devices {
 
+void ChildDevice::VisitState(state::Fields&) {}
+
+Status ChildDevice::Migratable() const {
+  return {};
+}
+
 Result<ChildBus*> ChildBuses::Find(std::string_view name, std::string_view type,
                                    std::string_view model) const {
   if (name.empty()) {

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <holdfast/error.h>
+
+#include "base/state.h"
 
 namespace holdfast::devices {
 
@@ -29,6 +32,14 @@ class ChildDevice {
   ChildDevice(const ChildDevice&) = delete;
   ChildDevice& operator=(const ChildDevice&) = delete;
   virtual ~ChildDevice() = default;
+
+  /// Saves or loads what it remembers; the device whose bus it is on has been loaded before. Main
+  /// thread, after SetRunning(false) of that device. Default: nothing.
+  virtual void VisitState(state::Fields& fields);
+  /// Version of what VisitState() saves.
+  virtual std::uint32_t state_version() const noexcept { return 1; }
+  /// @return kUnsupported, in a sentence, if there is state that nobody here knows
+  virtual Status Migratable() const;
 };
 
 /// The child buses there are, by name ("scsi0.0": the device's id, a dot, a number).

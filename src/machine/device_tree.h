@@ -9,6 +9,7 @@
 
 #include <holdfast/error.h>
 
+#include "base/state.h"
 #include "devices/child_bus.h"
 #include "devices/device_model.h"
 #include "devices/device_request.h"
@@ -67,6 +68,14 @@ class DeviceTree {
   void Reset();
   /// The machine has stopped, with all vCPUs standing, or is about to go on: tells all functions.
   void SetRunning(bool running);
+
+  /// Appends a section for each device: "pci-host", "pci/BUS/SLOT.FUNCTION/MODEL",
+  /// "child/BUS/ID/MODEL" ("#N" for the N-th child without an id). They refer to the tree and are
+  /// good until a device comes or goes. Saved and loaded after SetRunning(false); what is loaded
+  /// touches no guest memory before SetRunning(true).
+  void ListState(std::vector<state::Section>& sections);
+  /// @return kUnsupported in a sentence about the first device whose state cannot be saved
+  Status Migratable();
 
  private:
   DeviceTree(Surroundings around, std::unique_ptr<PciServices> services);

@@ -3,6 +3,7 @@
 set(DEVICES_PCI_SOURCES
   pci/bridge.cc
   pci/function.cc
+  pci/function_state.cc
   pci/msix.cc
   pci/pci_bus.cc
   pci/pci_host.cc

@@ -15,6 +15,7 @@
 #include <holdfast/error.h>
 #include <holdfast/guest_address.h>
 
+#include "base/state.h"
 #include "base/thread_annotations.h"
 #include "devices/pci/interrupts.h"
 
@@ -76,6 +77,15 @@ class Function {
   /// The machine has stopped, with all vCPUs standing, or is about to go on. Main thread. Default:
   /// nothing to do.
   virtual void SetRunning(bool running) noexcept;
+
+  /// Saves or loads all that a guest can have changed: configuration space, BARs, MSI-X, the level
+  /// of INTx. Loading begins with Reset(), refuses what the guest could not have written, and moves
+  /// BARs as the guest would. Overriders call it first. Main thread, after SetRunning(false).
+  virtual void VisitState(state::Fields& fields) HF_EXCLUDES(mutex_);
+  /// Version of what VisitState() saves.
+  virtual std::uint32_t state_version() const noexcept { return 1; }
+  /// @return kUnsupported, in a sentence, if there is state that nobody here knows
+  virtual Status Migratable() const;
 
   /// Called by the function whenever the guest moved a BAR or changed the command register, with
   /// the BAR's number and where it is decoded now (nothing: nowhere). Set by the bus.
@@ -170,6 +180,8 @@ class Function {
   void CommandChanged() HF_REQUIRES(mutex_);
   void UpdateIntx() HF_REQUIRES(mutex_);
   void TellMoves(const std::vector<Move>& moves);
+  void CheckConfig(state::Fields& fields, std::vector<std::byte>& config) HF_EXCLUDES(mutex_);
+  void ApplyConfig(std::span<const std::byte> config, bool intx) HF_EXCLUDES(mutex_);
 
   PciServices& services_;
   const Identity identity_;

@@ -184,4 +184,28 @@ void Msix::Reset() noexcept {
   }
 }
 
+void Msix::VisitState(state::Fields& fields) {
+  const MutexLock lock(mutex_);
+  std::vector<Saved> saved;
+  for (unsigned i = 0; i < entries_.size() && !fields.loading(); ++i) {
+    const bool pending = routes_[i] != nullptr && !connected_[i] && routes_[i]->pending();
+    saved.push_back({entries_[i], pending});
+  }
+  fields.List("msix", saved, entries_.size(), [](state::Fields& each, Saved& one) {
+    each.Struct("entry", one.entry);
+    each.Value("pending", one.pending);
+  });
+  fields.Check(saved.size() == entries_.size(), "it has another number of MSI-X vectors");
+  for (const Saved& one : saved) {
+    fields.Check((one.entry.address_low & 3) == 0 && (one.entry.control & ~1U) == 0,
+                 "bits are set in the MSI-X table that a guest cannot set");
+  }
+  if (!fields.loading() || !fields.ok()) return;
+  for (unsigned i = 0; i < entries_.size(); ++i) {
+    entries_[i] = saved[i].entry;
+    if (!saved[i].pending) continue;
+    if (auto route = Route(i)) (*route)->Trigger();
+  }
+}
+
 }  // namespace holdfast::devices::pci

@@ -9,6 +9,7 @@
 
 #include <holdfast/error.h>
 
+#include "base/state.h"
 #include "base/thread_annotations.h"
 #include "devices/pci/interrupts.h"
 
@@ -43,6 +44,9 @@ class Msix {
   Result<int> EventFd(unsigned vector) HF_EXCLUDES(mutex_);
   /// Power-on state: disabled, all vectors masked, nothing pending.
   void Reset() noexcept HF_EXCLUDES(mutex_);
+  /// Saves or loads table and pending bits. Loading needs the power-on state; Control() comes after
+  /// it.
+  void VisitState(state::Fields& fields) HF_EXCLUDES(mutex_);
 
  private:
   struct Entry {
@@ -50,6 +54,11 @@ class Msix {
     std::uint32_t address_high = 0;
     std::uint32_t data = 0;
     std::uint32_t control = 1;  // bit 0: masked
+  };
+  // A vector as it is saved.
+  struct Saved {
+    Entry entry;
+    bool pending = false;
   };
   bool Open(unsigned vector) const noexcept HF_REQUIRES(mutex_);
   void Update(unsigned vector) noexcept HF_REQUIRES(mutex_);

@@ -78,6 +78,10 @@ class PciHost::Ports final : public BusDevice {
     const MutexLock lock(mutex_);
     address_ = 0;
   }
+  void VisitState(state::Fields& fields) {
+    const MutexLock lock(mutex_);
+    fields.Value("address", address_);
+  }
 
  private:
   Function* Selected() const noexcept HF_REQUIRES(mutex_) {
@@ -240,6 +244,10 @@ void PciHost::Reset() noexcept {
   ForEach([](PciBus&, PciBus::Occupant& occupant) { occupant.function->Reset(); });
   ports_->Reset();
   AssignResources();
+}
+
+void PciHost::VisitState(state::Fields& fields) {
+  ports_->VisitState(fields);
 }
 
 // ---- What functions do to the machine ---------------------------------------------------------

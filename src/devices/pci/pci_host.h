@@ -11,6 +11,7 @@
 
 #include <holdfast/error.h>
 
+#include "base/state.h"
 #include "base/thread_annotations.h"
 #include "devices/bus.h"
 #include "devices/pci/pci_bus.h"
@@ -80,6 +81,9 @@ class PciHost {
   void AssignResources();
   /// All functions to power-on state; AssignResources() follows.
   void Reset() noexcept;
+  /// Saves or loads what the host itself remembers: the address port. Functions have sections of
+  /// their own.
+  void VisitState(state::Fields& fields);
 
  private:
   class Ports;
