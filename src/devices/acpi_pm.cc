@@ -167,6 +167,19 @@ void AcpiPm::Reset() noexcept {
   UpdateSci();
 }
 
+void AcpiPm::VisitState(state::Fields& fields) {
+  State state = Save();
+  fields.Value("pm1-status", state.pm1_status);
+  fields.Value("pm1-enable", state.pm1_enable);
+  fields.Value("pm1-control", state.pm1_control);
+  fields.Struct("gpe0-enable", state.gpe0_enable);
+  fields.Value("smi-command", state.smi_command);
+  fields.Value("smi-status", state.smi_status);
+  fields.Value("reset-control", state.reset_control);
+  fields.Value("timer", state.timer);
+  if (fields.loading() && fields.ok()) Restore(state);
+}
+
 AcpiPm::State AcpiPm::Save() const {
   const MutexLock lock(mutex_);
   State state = state_;

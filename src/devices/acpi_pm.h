@@ -8,6 +8,7 @@
 #include <span>
 #include <string_view>
 
+#include "base/state.h"
 #include "base/thread_annotations.h"
 #include "devices/acpi_pm_regs.h"
 #include "devices/bus.h"
@@ -57,6 +58,8 @@ class AcpiPm final : public BusDevice {
   /// The user presses the power button: an SCI if the guest has asked for it.
   void PressPowerButton() noexcept;
 
+  /// The PM timer goes on from where it was. Main thread, vCPUs standing.
+  void VisitState(state::Fields& fields);
   State Save() const;
   void Restore(const State& state);
 

@@ -136,7 +136,30 @@ void FwCfg::Reset() noexcept {
   dma_address_ = 0;
 }
 
+void FwCfg::VisitState(state::Fields& fields) {
+  const MutexLock lock(mutex_);
+  bool selected = selected_ != nullptr;
+  std::uint16_t key = key_;
+  std::uint64_t position = position_;
+  std::uint64_t dma_address = dma_address_;
+  fields.Value("selected", selected);
+  fields.Value("key", key);
+  fields.Value("position", position);
+  fields.Value("dma-address", dma_address);
+  if (!fields.loading() || !fields.ok()) return;
+  if (!selected) {
+    selected_ = nullptr;
+    position_ = 0;
+  } else {
+    Select(key);
+    // Shorter here than it was there, perhaps: then it is at its end.
+    if (selected_ != nullptr) position_ = std::min<std::uint64_t>(position, selected_->size());
+  }
+  dma_address_ = dma_address;
+}
+
 void FwCfg::Select(std::uint16_t key) {
+  key_ = key;
   const auto found = items_.find(key);
   selected_ = found == items_.end() ? nullptr : &found->second;
   position_ = 0;

@@ -13,6 +13,7 @@
 #include <holdfast/error.h>
 #include <holdfast/guest_address.h>
 
+#include "base/state.h"
 #include "base/thread_annotations.h"
 #include "devices/bus.h"
 
@@ -62,6 +63,9 @@ class FwCfg final : public BusDevice {
   void Read(std::uint64_t offset, std::span<std::byte> data) noexcept override;
   void Write(std::uint64_t offset, std::span<const std::byte> data) noexcept override;
   void Reset() noexcept override;
+  /// The selected item and how far it has been read; the items follow from the command line. Main
+  /// thread, vCPUs standing.
+  void VisitState(state::Fields& fields) HF_EXCLUDES(mutex_);
 
  private:
   void Select(std::uint16_t key) HF_REQUIRES(mutex_);
@@ -75,6 +79,7 @@ class FwCfg final : public BusDevice {
   std::vector<std::string> files_;  // names, in the order of their numbers
 
   mutable Mutex mutex_;
+  std::uint16_t key_ HF_GUARDED_BY(mutex_) = 0;  // of the last selection, there or not
   const std::vector<std::byte>* selected_ HF_GUARDED_BY(mutex_) = nullptr;
   std::size_t position_ HF_GUARDED_BY(mutex_) = 0;
   std::uint64_t dma_address_ HF_GUARDED_BY(mutex_) = 0;

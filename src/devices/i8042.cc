@@ -173,6 +173,17 @@ void I8042::Reset() noexcept {
   state_ = State{};
 }
 
+void I8042::VisitState(state::Fields& fields) {
+  State state = Save();
+  fields.Value("status", state.status);
+  fields.Value("output", state.output);
+  fields.Value("output-full", state.output_full);
+  fields.Value("command", state.command);
+  fields.Value("configuration", state.configuration);
+  fields.Value("system-control", state.system_control);
+  if (fields.loading() && fields.ok()) Restore(state);
+}
+
 I8042::State I8042::Save() const {
   const MutexLock lock(mutex_);
   return state_;

@@ -8,6 +8,7 @@
 #include <span>
 #include <string_view>
 
+#include "base/state.h"
 #include "base/thread_annotations.h"
 #include "devices/bus.h"
 
@@ -53,6 +54,8 @@ class I8042 final : public BusDevice {
   void Write(std::uint64_t offset, std::span<const std::byte> data) noexcept override;
   void Reset() noexcept override;
 
+  /// Main thread, vCPUs standing.
+  void VisitState(state::Fields& fields);
   State Save() const;
   void Restore(const State& state);
 

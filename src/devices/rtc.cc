@@ -363,6 +363,33 @@ void Rtc::Reset() noexcept {
   Rearm();
 }
 
+void Rtc::VisitState(state::Fields& fields) {
+  const MutexLock lock(mutex_);
+  // What has happened up to now is in the flags, so that nothing between two looks is lost.
+  Advance();
+  UpdateInterrupt();
+  State state = state_;
+  const std::int64_t clock = clock_();
+  const std::int64_t host_now = host_time_ ? host_time_() : 0;
+  std::int64_t time = clock + state.offset_ns;
+  std::int64_t host_time = host_now;
+  fields.Value("index", state.index);
+  fields.Struct("cells", state.cells);
+  fields.Value("time", time);
+  fields.Value("host-time", host_time);
+  // Within these bounds no sum below leaves its type.
+  fields.Check(time >= -kMaxOffsetNs && time <= kMaxOffsetNs && host_time >= 0,
+               "the clock's time is out of range");
+  if (!fields.loading() || !fields.ok()) return;
+  // One that was saved without host time has none to catch up with; nor do clocks go back.
+  const std::int64_t passed = host_time != 0 ? std::max<std::int64_t>(host_now - host_time, 0) : 0;
+  state.offset_ns = time + passed - clock;
+  Take(state);
+  // An alarm that was due meanwhile comes from the loop, with all else in place.
+  flags_until_ = time;
+  Rearm();
+}
+
 Rtc::State Rtc::Save() const {
   const MutexLock lock(mutex_);
   return state_;
@@ -370,6 +397,10 @@ Rtc::State Rtc::Save() const {
 
 void Rtc::Restore(const State& state) {
   const MutexLock lock(mutex_);
+  Take(state);
+}
+
+void Rtc::Take(const State& state) {
   state_ = state;
   state_.index &= 0x7f;
   state_.offset_ns = std::clamp(state_.offset_ns, -kMaxOffsetNs, kMaxOffsetNs);

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/state.h"
 #include "base/thread_annotations.h"
 #include "devices/bus.h"
 
@@ -73,6 +74,11 @@ class Rtc final : public BusDevice {
   /// Interrupts off; time and memory stay, as with a battery.
   void Reset() noexcept override;
 
+  /// After a load the clock goes on from where it was; with `host_time` (nanoseconds since 1970)
+  /// the time that has passed on that since the save is added. Before any vCPU runs.
+  void CatchUpWith(Clock host_time) { host_time_ = std::move(host_time); }
+  /// Main thread, vCPUs standing.
+  void VisitState(state::Fields& fields) HF_EXCLUDES(mutex_);
   State Save() const;
   void Restore(const State& state);
 
@@ -96,9 +102,11 @@ class Rtc final : public BusDevice {
   void UpdateInterrupt() HF_REQUIRES(mutex_);
   void Rearm() HF_REQUIRES(mutex_);
   void OnTimer();
+  void Take(const State& state) HF_REQUIRES(mutex_);
 
   InterruptLine& irq_;
   const Clock clock_;
+  Clock host_time_;  // empty: stands between save and load
   std::function<void(std::int64_t)> time_changed_;
 
   // Taken by vCPU threads and the main loop's.

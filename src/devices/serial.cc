@@ -2,6 +2,8 @@
 #include "devices/serial.h"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 namespace holdfast::devices {
 
@@ -291,6 +293,28 @@ void Serial::UpdateInterrupt() {
   if (level == line_) return;
   line_ = level;
   irq_.Set(level);
+}
+
+void Serial::VisitState(state::Fields& fields) {
+  State state = Save();
+  fields.Value("ier", state.ier);
+  fields.Value("fcr", state.fcr);
+  fields.Value("lcr", state.lcr);
+  fields.Value("mcr", state.mcr);
+  fields.Value("lsr", state.lsr);
+  fields.Value("msr", state.msr);
+  fields.Value("scr", state.scr);
+  fields.Value("divisor", state.divisor);
+  fields.Value("thr-interrupt", state.thr_interrupt);
+  for (const auto& [name, fifo] : {std::pair<std::string_view, Fifo&>("rx", state.rx),
+                                   std::pair<std::string_view, Fifo&>("tx", state.tx)}) {
+    std::vector<std::byte> queued;
+    for (Fifo copy = fifo; copy.size != 0;) queued.push_back(std::byte{Pop(copy)});
+    fields.Blob(name, queued, kFifoSize);
+    fifo = Fifo{};
+    for (const std::byte byte : queued) Push(fifo, std::to_integer<std::uint8_t>(byte));
+  }
+  if (fields.loading() && fields.ok()) Restore(state);
 }
 
 Serial::State Serial::Save() const {

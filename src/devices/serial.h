@@ -7,6 +7,7 @@
 #include <span>
 #include <string_view>
 
+#include "base/state.h"
 #include "base/thread_annotations.h"
 #include "devices/bus.h"
 #include "devices/chardev.h"
@@ -65,6 +66,8 @@ class Serial final : public BusDevice {
   /// A break condition from the far end (Linux: magic SysRq).
   void ReceiveBreak() noexcept;
 
+  /// Main thread, vCPUs standing.
+  void VisitState(state::Fields& fields);
   State Save() const;
   /// Takes over `state`, whatever its source: sizes are clamped, unknown bits dropped.
   void Restore(const State& state);

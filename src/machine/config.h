@@ -95,6 +95,10 @@ struct MachineConfig {
   PanicPolicy panic = PanicPolicy::kShutdown;        ///< -action panic=
   WatchdogAction watchdog = WatchdogAction::kReset;  ///< -action watchdog=
   bool start_paused = false;                         // -S
+  /// -incoming: the state comes from elsewhere. Nothing is loaded into RAM and no vCPU is put on an
+  /// entry point; the machine waits in RunState::kInMigrate for Machine::LoadState(). A reset of the
+  /// guest after that loads kernel and tables as ever.
+  bool incoming = false;
 };
 
 }  // namespace holdfast::machine

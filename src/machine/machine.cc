@@ -28,6 +28,12 @@ std::string_view RunStateName(RunState state) noexcept {
       return "watchdog";
     case RunState::kInternalError:
       return "internal-error";
+    case RunState::kInMigrate:
+      return "inmigrate";
+    case RunState::kSaveVm:
+      return "save-vm";
+    case RunState::kRestoreVm:
+      return "restore-vm";
   }
   return "?";
 }
@@ -43,8 +49,13 @@ Status Machine::Impl::Resume() {
     case RunState::kInternalError:
       return Fail(Errc::kInvalidArgument, "Resetting the Virtual Machine is required",
                   "Use system_reset first.");
+    case RunState::kInMigrate:
+      return Fail(Errc::kInvalidArgument, "the machine has no state yet that it could run with",
+                  "It runs when its state has been loaded.");
     case RunState::kPrelaunch:
     case RunState::kPaused:
+    case RunState::kSaveVm:
+    case RunState::kRestoreVm:
     case RunState::kWatchdog:
     case RunState::kIoError:
       break;
@@ -69,6 +80,7 @@ Status Machine::Impl::Reset(ShutdownCause cause) {
   StopVcpus();
   epoch_.fetch_add(1, std::memory_order_relaxed);
   auto restored = RestorePowerOnState();
+  if (restored) restored = LoadAndEnter();
   if (!restored) {
     Error error = std::move(restored).error().Wrap("the guest cannot be reset");
     SetState(RunState::kInternalError);
@@ -211,7 +223,7 @@ Status Machine::Impl::RestorePowerOnState() {
   for (std::size_t i = 0; i < vcpus_.size(); ++i) {
     HF_TRY_STATUS(power_on_[i].Restore(vcpus_[i]->vcpu()));
   }
-  return LoadAndEnter();
+  return {};
 }
 
 void Machine::Impl::StopVcpus() {
@@ -261,6 +273,15 @@ void Machine::Pause(RunState state) {
 }
 Status Machine::Reset(ShutdownCause cause) {
   return impl_->Reset(cause);
+}
+Result<std::vector<state::SavedSection>> Machine::SaveState() {
+  return impl_->SaveState();
+}
+Status Machine::LoadState(std::span<const state::SavedSection> saved) {
+  return impl_->LoadState(saved);
+}
+bool Machine::saved_running() const noexcept {
+  return impl_->saved_running();
 }
 void Machine::Quit(ShutdownCause cause, int status) {
   impl_->Quit(cause, status);

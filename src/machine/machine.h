@@ -12,6 +12,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "base/state.h"
 #include "machine/actions.h"
 #include "machine/config.h"
 #include "machine/cpu_info.h"
@@ -49,7 +50,10 @@ enum class RunState {
   kGuestPanicked,
   kInternalError,
   kIoError,
-  kWatchdog
+  kWatchdog,
+  kInMigrate,  ///< waits for its state, see MachineConfig::incoming
+  kSaveVm,     ///< ran, and stands while it is saved
+  kRestoreVm   ///< ran, and stands while another state is loaded
 };
 std::string_view RunStateName(RunState state) noexcept;
 
@@ -102,13 +106,31 @@ class Machine {
   bool running() const noexcept { return state() == RunState::kRunning; }
 
   /// Lets the vCPUs run (`cont`, or the start without -S). From kShutdown or kGuestPanicked a
-  /// Reset() must come first.
+  /// Reset() must come first, from kInMigrate LoadState().
   Status Resume();
-  /// Stops all vCPUs and waits until they stand (`stop`). @param state  kPaused, or kIoError for a
-  /// disk that cannot go on, or kWatchdog
+  /// Stops all vCPUs and waits until they stand (`stop`); nothing if they stand already.
+  /// @param state  kPaused, or kIoError for a disk that cannot go on, or kWatchdog, kSaveVm,
+  ///               kRestoreVm
   void Pause(RunState state = RunState::kPaused);
   /// Power-on state, guest reloaded; the vCPUs run on if they ran (`system_reset`).
   Status Reset(ShutdownCause cause = ShutdownCause::kHostQmpSystemReset);
+  /// The state of vCPUs, interrupt controllers, clocks and all devices, without the contents of
+  /// RAM; vCPUs stand. Resume() after it goes on as if nothing had been. A machine in kSaveVm is
+  /// saved as one that runs, others as what they are.
+  /// @return kInvalidArgument while it runs or waits for a state itself; kUnsupported where a
+  ///         device or a confidential guest cannot be saved, in a sentence that names it
+  Result<std::vector<state::SavedSection>> SaveState();
+  /// Makes this machine the one that was saved, whatever it was; vCPUs stand. RAM is the caller's
+  /// business and must be there before, or be populated on demand: KVM may look into it. Afterwards
+  /// the machine is kPaused, or as the saved one was if that stood for a reason of its own
+  /// (kShutdown, kGuestPanicked …); saved_running() says whether to Resume() it.
+  /// @return kInvalidArgument while it runs; kMalformed naming the section that does not fit; what
+  ///         this host cannot do for the guest. After a failure the machine is kInternalError: only
+  ///         Reset() or its end makes sense.
+  Status LoadState(std::span<const state::SavedSection> saved);
+  /// Whether the machine that LoadState() took over ran when it was saved.
+  bool saved_running() const noexcept;
+
   /// Ends the machine from outside (`quit`, a signal), -no-shutdown or not: Events::shutdown, then
   /// Events::quit.
   void Quit(ShutdownCause cause, int status = 0);

@@ -36,7 +36,7 @@ Status Machine::Impl::Build(kvm::System& system, std::span<RamBlock* const> ram)
   HF_TRY_STATUS(CreateVcpus(system, cpuid));
   HF_TRY_STATUS(PrepareSmbios(cpuid));
   HF_TRY_STATUS(PrepareAcpi());
-  HF_TRY_STATUS(LoadAndEnter());
+  if (!config_.incoming) HF_TRY_STATUS(LoadAndEnter());
   for (const auto& vcpu : vcpus_) HF_TRY_STATUS(vcpu->Start());
   return {};
 }

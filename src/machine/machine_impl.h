@@ -47,6 +47,7 @@ class Machine::Impl {
         loop_(loop),
         vm_(vm),
         events_(std::move(events)),
+        state_(config_.incoming ? RunState::kInMigrate : RunState::kPrelaunch),
         ram_(&vm),
         converter_(ram_) {}
 
@@ -61,6 +62,9 @@ class Machine::Impl {
   Status Resume();
   void Pause(RunState state = RunState::kPaused);
   Status Reset(ShutdownCause cause);
+  Result<std::vector<state::SavedSection>> SaveState();
+  Status LoadState(std::span<const state::SavedSection> saved);
+  bool saved_running() const noexcept { return saved_running_; }
   void Quit(ShutdownCause cause, int status);
   void PowerButton();
   const Actions& actions() const noexcept { return actions_; }
@@ -140,7 +144,11 @@ class Machine::Impl {
   void End(int status);
   void TellShutdown(ShutdownCause cause);
 
-  Status RestorePowerOnState();
+  // machine_state.cc
+  std::vector<state::Section> ListState();
+  void VisitState(state::Fields& fields);
+
+  Status RestorePowerOnState();  // without loading the guest
   void StopVcpus();
   void RunVcpus();
   void SetState(RunState state);
@@ -150,7 +158,9 @@ class Machine::Impl {
   EventLoop& loop_;
   kvm::Vm& vm_;
   const Events events_;
-  RunState state_ = RunState::kPrelaunch;
+  RunState state_;
+  RunState loaded_state_ = RunState::kPaused;  // what LoadState() makes it
+  bool saved_running_ = false;
   // Counts resets. A request made before the last one is about a guest that no longer exists.
   std::atomic<std::uint64_t> epoch_{0};
 

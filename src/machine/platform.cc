@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machine/platform.h"
 
+#include <fmt/format.h>
+
 #include "devices/acpi_pm_regs.h"
 #include "devices/serial_regs.h"
 
@@ -33,6 +35,7 @@ Platform::Platform(EventLoop& loop, const kvm::Vm& vm, const AddressSpace& memor
     serials_[i] = std::make_unique<devices::Serial>(config.serial[i], *serial_lines_[i]);
   }
   rtc_.SetTimeChanged(requests.time_set);
+  if (config.rtc.clock == RtcConfig::Clock::kHost) rtc_.CatchUpWith(&HostTime);
   if (config.debug_exit) debug_exit_ = std::make_unique<devices::DebugExit>(requests.exit);
   if (config.pvpanic) {
     pvpanic_ = std::make_unique<devices::Pvpanic>(config.pvpanic->events, requests.panic);
@@ -63,6 +66,20 @@ Status Platform::MapDevices(const MachineConfig& config) {
   }
   if (pvpanic_ != nullptr) HF_TRY_STATUS(io_.Map(config.pvpanic->ioport, 1, *pvpanic_));
   return {};
+}
+
+void Platform::ListState(std::vector<state::Section>& sections) {
+  const auto add = [&sections](std::string name, auto& device) {
+    sections.push_back({.name = std::move(name),
+                        .visit = [&device](state::Fields& fields) { device.VisitState(fields); }});
+  };
+  add("acpi-pm", pm_);
+  add("rtc", rtc_);
+  add("i8042", i8042_);
+  add("fw-cfg", fw_cfg_);
+  for (std::size_t i = 0; i < serials_.size(); ++i) {
+    if (serials_[i] != nullptr) add(fmt::format("serial/{}", i), *serials_[i]);
+  }
 }
 
 void Platform::Reset() noexcept {

@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/state.h"
 #include "devices/acpi_pm.h"
 #include "devices/bus.h"
 #include "devices/debug_exit.h"
@@ -61,6 +62,8 @@ class Platform {
   /// To be filled before the guest runs.
   devices::FwCfg& fw_cfg() noexcept { return fw_cfg_; }
   void Reset() noexcept;
+  /// Adds a section for each device that has a state.
+  void ListState(std::vector<state::Section>& sections);
   /// Whether the guest runs from now on: for a clock that stands with it.
   void SetRunning(bool running) { running_time_.Set(running); }
   void PressPowerButton() noexcept { pm_.PressPowerButton(); }

@@ -38,6 +38,10 @@ std::int64_t RunningTime::Now() const {
   return before_ + (running_ ? Read(CLOCK_MONOTONIC) - since_ : 0);
 }
 
+std::int64_t HostTime() {
+  return Read(CLOCK_REALTIME);
+}
+
 std::function<std::int64_t()> MakeRtcClock(const RtcConfig& config, const RunningTime& running) {
   const std::int64_t now = Read(CLOCK_REALTIME);
   const std::int64_t start = StartTime(config, now);

@@ -35,6 +35,9 @@ class RunningTime {
   std::int64_t since_ HF_GUARDED_BY(mutex_) = 0;
 };
 
+/// The host's clock: nanoseconds since 1970.
+std::int64_t HostTime();
+
 /// The time that the machine's clock shows before the guest sets it: nanoseconds since 1970, for
 /// devices::Rtc. Local time has the distance from UTC that it has now. `running` outlives it.
 std::function<std::int64_t()> MakeRtcClock(const RtcConfig& config, const RunningTime& running);
