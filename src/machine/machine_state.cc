@@ -82,6 +82,7 @@ Result<std::vector<state::SavedSection>> Machine::Impl::SaveState() {
                             config_.confidential->id()),
                 "Its memory is the guest's alone.");
   }
+  HF_TRY_STATUS(devices_->Migratable());
   return state::Save(ListState());
 }
 
