@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast_tests.results import Counts, finished, from_gtest, from_unittest, is_whole
+from holdfast_tests.results import Counts, finished, from_fuzz, from_gtest, from_unittest, is_whole
 
 REPO = Path(__file__).resolve().parent.parent.parent
 LAB_KERNELS = ("6.18", "newest")
@@ -354,7 +354,11 @@ def lab(plan: Plan) -> Counts:
 def fuzz(plan: Plan) -> Counts:
     """Every fuzz target for a while."""
     build("fuzz")
-    return _plain("fuzz", [str(REPO / "fuzz/run"), str(plan.fuzz_seconds)])
+    status, output = _run([str(REPO / "fuzz/run"), str(plan.fuzz_seconds)], _log("fuzz"))
+    counts = from_fuzz(output, status)
+    if counts.failed:
+        print(output[-20000:])
+    return counts
 
 
 def package(plan: Plan) -> Counts:

@@ -15,6 +15,8 @@ _SKIP_TEXT = re.compile(r"^\[ RUN +\] (\S+)\n((?:(?!^\[ RUN).*\n)*?)\[  SKIPPED 
 _UNITTEST_SKIP = re.compile(r"^\w+ \((\S+)\).* \.\.\. skipped (.*)$", re.MULTILINE)
 _UNITTEST_BAD = re.compile(r"^(?:FAIL|ERROR): \w+ \(([^\s)]+)\)", re.MULTILINE)
 _UNITTEST_END = re.compile(r"^Ran (\d+) tests? in .*\n\n(?:OK|FAILED)", re.MULTILINE)
+# What fuzz/run prints for each target.
+_FUZZ_VERDICT = re.compile(r"^(fuzz_\w+): (FAILED|\d+ s,)")
 
 
 @dataclass
@@ -135,6 +137,26 @@ def from_unittest(name: str, output: str, status: int) -> Counts:
         counts.fail(f"{name}: did not finish (exit status {status})")
     elif status != 0 and counts.failed == 0:
         counts.fail(f"{name}: exit status {status} although every test passed")
+    return counts
+
+
+def from_fuzz(output: str, status: int) -> Counts:
+    """Counts the targets that fuzz/run ran; a failure says what libFuzzer's summary says."""
+    counts = Counts()
+    summary = "no summary"
+    for line in output.splitlines():
+        if line.startswith("SUMMARY: ") or line.startswith("==") and "ERROR: " in line:
+            summary = line
+        verdict = _FUZZ_VERDICT.match(line)
+        if verdict is None:
+            continue
+        if verdict.group(2) == "FAILED":
+            counts.fail(f"{verdict.group(1)}: {summary}")
+        else:
+            counts.passed += 1
+        summary = "no summary"
+    if counts.passed + counts.failed == 0 or (status != 0 and counts.failed == 0):
+        counts.fail(f"fuzz: did not finish (exit status {status})")
     return counts
 
 

@@ -3,7 +3,7 @@
 
 import unittest
 
-from holdfast_tests.results import finished, from_gtest, from_unittest, is_whole
+from holdfast_tests.results import finished, from_fuzz, from_gtest, from_unittest, is_whole
 
 _HEAD = "[==========] Running 2 tests from 1 test suite.\n"
 _PASS = "[ RUN      ] A.One\n[       OK ] A.One (0 ms)\n"
@@ -101,6 +101,27 @@ class FromUnittest(unittest.TestCase):
                 self.assertEqual((counts.passed, counts.failed, counts.skipped), want)
         self.assertEqual(from_unittest("p", *cases["one is skipped"][:2]).skips,
                          ["p: m.C.test_b: no KVM here"])
+
+
+class FromFuzz(unittest.TestCase):
+    """from_fuzz()."""
+
+    def test_names_the_target_that_failed_and_what_it_found(self) -> None:
+        """A run of three targets, one with a finding, says which and what."""
+        output = ("fuzz_pci: 10 s, 1000 inputs, nothing found\n"
+                  "==7== ERROR: libFuzzer: timeout after 11 seconds\n"
+                  "SUMMARY: libFuzzer: timeout\n"
+                  "fuzz_qmp: FAILED; the input is in build/fuzz/crashes/qmp\n"
+                  "fuzz_scsi: 10 s, 5 inputs, nothing found\n")
+        counts = from_fuzz(output, 1)
+        self.assertEqual((counts.passed, counts.failed), (2, 1))
+        self.assertEqual(counts.failures, ["fuzz_qmp: SUMMARY: libFuzzer: timeout"])
+
+    def test_a_run_that_broke_off_is_a_failure(self) -> None:
+        """Neither a failed build nor an end without a verdict looks like success."""
+        self.assertEqual(from_fuzz("", 1).failed, 1)
+        self.assertEqual(from_fuzz("", 0).failed, 1)
+        self.assertEqual(from_fuzz("fuzz_pci: 10 s, 1 inputs, nothing found\n", 2).failed, 1)
 
 
 if __name__ == "__main__":
