@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "migration/snapshot_reader.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <holdfast/units.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zstd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include "base/hash.h"
+
+namespace holdfast::migration {
+namespace {
+
+std::string NextTo(const std::string& path, const std::string& name) {
+  if (name.starts_with('/')) return name;
+  const std::size_t slash = path.rfind('/');
+  return slash == std::string::npos ? name : path.substr(0, slash + 1) + name;
+}
+
+// The first extent that ends behind `offset`.
+std::vector<Extent>::const_iterator FirstAt(const std::vector<Extent>& extents,
+                                            std::uint64_t offset) {
+  return std::ranges::upper_bound(extents, offset, {}, &Extent::end);
+}
+
+}  // namespace
+
+Result<SnapshotFile> SnapshotFile::Open(const std::string& path) {
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd.valid()) return FailErrno(fmt::format("the snapshot '{}' cannot be read", path));
+  SnapshotFile file(path, std::move(fd));
+  if (auto loaded = file.Load(); !loaded)
+    return Fail(std::move(loaded).error().Wrap(fmt::format("the snapshot '{}'", path)));
+  return file;
+}
+
+Status SnapshotFile::Load() {
+  struct stat info{};
+  if (::fstat(fd_.get(), &info) != 0) return FailErrno("fstat");
+  if (!S_ISREG(info.st_mode)) return Fail(Errc::kInvalidArgument, "it is not a file");
+  const auto size = static_cast<std::uint64_t>(info.st_size);
+  std::vector<std::byte> first(std::min(size, kSnapshotHeaderSize));
+  HF_TRY_STATUS(ReadAt(first, 0));
+  HF_TRY(header_, DecodeHeader(first, size));
+  HF_TRY(const std::vector<std::byte> directory,
+         ReadPiece({header_.directory_offset, header_.directory_size, header_.directory_hash},
+                   "its directory"));
+  HF_TRY(directory_, DecodeDirectory(directory, header_));
+  for (const BlockEntry& block : directory_.blocks) {
+    auto& layers = layers_.emplace_back();
+    for (const FilePiece& piece : block.layers) {
+      HF_TRY(const std::vector<std::byte> table,
+             ReadPiece(piece, fmt::format("a table of its memory '{}'", block.id)));
+      HF_TRY(std::vector<Extent> extents, DecodeExtents(table, block.size, header_));
+      layers.push_back(std::move(extents));
+    }
+  }
+  return {};
+}
+
+Status SnapshotFile::ReadAt(std::span<std::byte> to, std::uint64_t offset) const {
+  while (!to.empty()) {
+    const ssize_t count = ::pread(fd_.get(), to.data(), to.size(), static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return FailErrno("read");
+    if (count == 0) return Fail(Errc::kMalformed, "it was cut short while it was read");
+    to = to.subspan(static_cast<std::size_t>(count));
+    offset += static_cast<std::uint64_t>(count);
+  }
+  return {};
+}
+
+Result<std::vector<std::byte>> SnapshotFile::ReadPiece(const FilePiece& piece,
+                                                       std::string_view what) const {
+  // The piece lies inside the file, so that no more is allocated than there is.
+  std::vector<std::byte> bytes(piece.size);
+  HF_TRY_STATUS(ReadAt(bytes, piece.offset));
+  if (Hash64(bytes) != piece.hash)
+    return Fail(Errc::kMalformed, fmt::format("{} is damaged", what));
+  return bytes;
+}
+
+Result<std::vector<state::SavedSection>> SnapshotFile::ReadSections() const {
+  std::vector<state::SavedSection> sections;
+  for (const SectionEntry& entry : directory_.sections) {
+    auto bytes = ReadPiece(entry.piece, fmt::format("its section '{}'", entry.name));
+    if (!bytes) return Fail(std::move(bytes).error().Wrap(fmt::format("the snapshot '{}'", path_)));
+    sections.push_back({entry.name, entry.version, *std::move(bytes)});
+  }
+  return sections;
+}
+
+Status SnapshotFile::ReadExtent(const Extent& extent, std::span<std::byte> to) const {
+  switch (extent.kind) {
+    case Extent::Kind::kZero:
+      std::ranges::fill(to, std::byte{0});
+      return {};
+    case Extent::Kind::kRaw:
+      HF_TRY_STATUS(ReadAt(to, extent.file_offset));
+      if (Hash64(to) != extent.hash) return Fail(Errc::kMalformed, "its checksum is wrong");
+      return {};
+    case Extent::Kind::kZstd:
+      break;
+  }
+  std::array<std::byte, kSnapshotChunk> frame;
+  const auto stored = std::span(frame).first(extent.stored);
+  HF_TRY_STATUS(ReadAt(stored, extent.file_offset));
+  if (Hash64(stored) != extent.hash) return Fail(Errc::kMalformed, "its checksum is wrong");
+  const std::size_t size = ZSTD_decompress(to.data(), to.size(), stored.data(), stored.size());
+  if (ZSTD_isError(size) != 0 || size != to.size())
+    return Fail(Errc::kMalformed, "it does not decompress to its size");
+  return {};
+}
+
+std::uint64_t SnapshotFile::stored() const noexcept {
+  std::uint64_t bytes = 0;
+  for (const auto& block : layers_) {
+    for (const auto& layer : block) {
+      for (const Extent& extent : layer) bytes += extent.stored;
+    }
+  }
+  return bytes;
+}
+
+Result<SnapshotChain> SnapshotChain::Open(const std::string& path) {
+  std::vector<SnapshotFile> files;
+  HF_TRY(SnapshotFile newest, SnapshotFile::Open(path));
+  files.push_back(std::move(newest));
+  while (files.back().header().diff()) {
+    const SnapshotFile& child = files.back();
+    if (files.size() >= kMostSnapshotFiles) {
+      return Fail(Errc::kMalformed, fmt::format("the snapshot '{}' has more than {} parents", path,
+                                                kMostSnapshotFiles - 1));
+    }
+    auto parent = SnapshotFile::Open(NextTo(child.path(), child.directory().parent_file));
+    if (!parent) {
+      return Fail(std::move(parent).error().Wrap(
+          fmt::format("the snapshot '{}' needs its parent", child.path())));
+    }
+    // Ids are random, so that a file cannot become its own ancestor by accident; one that was made
+    // so ends at the limit above.
+    if (parent->header().id != child.header().parent) {
+      return Fail(Errc::kMalformed,
+                  fmt::format("the snapshot '{}' was taken on top of snapshot {}; '{}' is another "
+                              "one ({})",
+                              child.path(), ToString(child.header().parent), parent->path(),
+                              ToString(parent->header().id)));
+    }
+    const auto same = [](const BlockEntry& a, const BlockEntry& b) {
+      return a.id == b.id && a.size == b.size;
+    };
+    if (!std::ranges::equal(parent->directory().blocks, child.directory().blocks, same)) {
+      return Fail(Errc::kMalformed, fmt::format("the snapshot '{}' is of other memory than its "
+                                                "parent '{}'",
+                                                child.path(), parent->path()));
+    }
+    files.push_back(*std::move(parent));
+  }
+  return SnapshotChain(std::move(files));
+}
+
+SnapshotChain::SnapshotChain(std::vector<SnapshotFile> files) : files_(std::move(files)) {
+  layers_.resize(blocks().size());
+  for (std::size_t block = 0; block < layers_.size(); ++block) {
+    for (std::size_t file = 0; file < files_.size(); ++file) {
+      const auto& layers = files_[file].layers(block);
+      for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
+        if (!layer->empty()) layers_[block].push_back({&*layer, file});
+      }
+    }
+  }
+}
+
+std::optional<std::size_t> SnapshotChain::FindBlock(std::string_view id) const noexcept {
+  const auto& all = blocks();
+  const auto found = std::ranges::find(all, id, &BlockEntry::id);
+  if (found == all.end()) return std::nullopt;
+  return static_cast<std::size_t>(found - all.begin());
+}
+
+bool SnapshotChain::HasChunk(std::size_t block, std::uint64_t offset) const noexcept {
+  return std::ranges::any_of(layers_[block], [&](const Layer& layer) {
+    const auto extent = FirstAt(*layer.extents, offset);
+    return extent != layer.extents->end() && extent->offset < offset + kSnapshotChunk;
+  });
+}
+
+Status SnapshotChain::ReadChunk(std::size_t block, std::uint64_t offset, std::span<std::byte> to,
+                                bool skip_absent) const {
+  std::uint32_t missing = (std::uint32_t{1} << to.size() / kPageSize) - 1;
+  std::array<std::byte, kSnapshotChunk> buffer;
+  // From the newest layer on: each page is taken where it is found first.
+  for (const Layer& layer : layers_[block]) {
+    if (missing == 0) break;
+    for (auto extent = FirstAt(*layer.extents, offset);
+         extent != layer.extents->end() && extent->offset < offset + to.size(); ++extent) {
+      const std::size_t first = (extent->offset - offset) / kPageSize;
+      const std::size_t count = extent->length / kPageSize;
+      if (extent->end() > offset + to.size()) continue;  // of a block's last, shorter chunk
+      const std::uint32_t pages = ((std::uint32_t{1} << count) - 1) << first;
+      if ((missing & pages) == 0) continue;
+      if (skip_absent && extent->kind == Extent::Kind::kZero) {
+        missing &= ~pages;
+        continue;
+      }
+      const bool whole = (missing & pages) == pages;
+      const auto target = whole ? to.subspan(first * kPageSize, extent->length)
+                                : std::span(buffer).first(extent->length);
+      const SnapshotFile& file = files_[layer.file];
+      if (auto read = file.ReadExtent(*extent, target); !read) {
+        return Fail(std::move(read).error().Wrap(
+            fmt::format("the snapshot '{}', memory '{}' at {:#x}", file.path(), blocks()[block].id,
+                        extent->offset)));
+      }
+      for (std::size_t page = 0; !whole && page < count; ++page) {
+        if ((missing >> (first + page) & 1) == 0) continue;
+        std::ranges::copy(target.subspan(page * kPageSize, kPageSize),
+                          to.subspan((first + page) * kPageSize, kPageSize).begin());
+      }
+      missing &= ~pages;
+    }
+  }
+  for (std::size_t page = 0; !skip_absent && page < to.size() / kPageSize; ++page) {
+    if ((missing >> page & 1) != 0)
+      std::ranges::fill(to.subspan(page * kPageSize, kPageSize), std::byte{0});
+  }
+  return {};
+}
+
+}  // namespace holdfast::migration

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <holdfast/error.h>
+#include <holdfast/unique_fd.h>
+
+#include "base/state.h"
+#include "migration/snapshot_format.h"
+
+namespace holdfast::migration {
+
+/// One snapshot file, its header, directory and tables checked. Memory is checked as it is read.
+///
+/// Thread-safety: const functions on any thread.
+class SnapshotFile {
+ public:
+  /// @return what is wrong, naming the file: kNotFound, kMalformed for damage, kUnsupported for
+  ///         files of later releases
+  static Result<SnapshotFile> Open(const std::string& path);
+
+  const std::string& path() const noexcept { return path_; }
+  const SnapshotHeader& header() const noexcept { return header_; }
+  const SnapshotDirectory& directory() const noexcept { return directory_; }
+  /// The extents of a block, a list for each of its layers.
+  const std::vector<std::vector<Extent>>& layers(std::size_t block) const noexcept {
+    return layers_[block];
+  }
+  /// Reads all sections. @return kMalformed naming the damaged one
+  Result<std::vector<state::SavedSection>> ReadSections() const;
+  /// Reads an extent's pages into `to`, which has its length.
+  /// @return kMalformed if the file holds something else than was written; the failed read
+  Status ReadExtent(const Extent& extent, std::span<std::byte> to) const;
+  /// Bytes of memory in the file.
+  std::uint64_t stored() const noexcept;
+
+ private:
+  SnapshotFile(std::string path, UniqueFd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
+  Status Load();
+  Result<std::vector<std::byte>> ReadPiece(const FilePiece& piece, std::string_view what) const;
+  Status ReadAt(std::span<std::byte> to, std::uint64_t offset) const;
+
+  std::string path_;
+  UniqueFd fd_;
+  SnapshotHeader header_;
+  SnapshotDirectory directory_;
+  std::vector<std::vector<std::vector<Extent>>> layers_;  // by block, by layer
+};
+
+/// A snapshot with all its parents: the memory as it was when the newest was taken.
+///
+/// Thread-safety: const functions on any thread.
+class SnapshotChain {
+ public:
+  /// Opens `path` and, if it is a differential one, its parents up to the full one.
+  /// @return as SnapshotFile::Open, and kMalformed for a parent that is not the one it was taken
+  ///         from, or of other memory
+  static Result<SnapshotChain> Open(const std::string& path);
+
+  /// The newest, which `path` named; its sections and directory are the chain's.
+  const SnapshotFile& newest() const noexcept { return files_.front(); }
+  /// From the newest to the full one.
+  const std::vector<SnapshotFile>& files() const noexcept { return files_; }
+  const std::vector<BlockEntry>& blocks() const noexcept { return newest().directory().blocks; }
+  std::optional<std::size_t> FindBlock(std::string_view id) const noexcept;
+
+  /// Whether anything of the chunk is in a file: otherwise it is zero.
+  bool HasChunk(std::size_t block, std::uint64_t offset) const noexcept;
+  /// Fills `to` with the contents of a block from `offset` (a multiple of kSnapshotChunk) on, up to
+  /// the chunk's end at most. Pages that are in no file are left as they are if `skip_absent`, for
+  /// memory that is zero already; else they are zeroed.
+  /// @return kMalformed naming file, block and offset of what is damaged; the failed read. Then
+  ///         `to` holds nothing that may be used.
+  Status ReadChunk(std::size_t block, std::uint64_t offset, std::span<std::byte> to,
+                   bool skip_absent = false) const;
+
+ private:
+  // One table of extents, and where it comes from.
+  struct Layer {
+    const std::vector<Extent>* extents;
+    std::size_t file;
+  };
+  explicit SnapshotChain(std::vector<SnapshotFile> files);
+
+  std::vector<SnapshotFile> files_;
+  std::vector<std::vector<Layer>> layers_;  // by block, the newest first
+};
+
+}  // namespace holdfast::migration
