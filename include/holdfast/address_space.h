@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include <holdfast/error.h>
@@ -14,10 +15,33 @@
 
 namespace holdfast {
 
+class HostWrites;
+class PopulationGate;
 class RamBlock;
 namespace kvm {
 class Vm;
 }
+
+/// Says, for as long as it exists, that somebody gets at guest RAM without AddressSpace: the
+/// kernel's vhost, a vhost-user back end. Dirty tracking and lazy population ask for it.
+///
+/// Thread-safety: one thread at a time; outlives nothing and nobody.
+class ExternalAccess {
+ public:
+  ExternalAccess() = default;  ///< nobody's
+  ExternalAccess(ExternalAccess&& other) noexcept;
+  ExternalAccess& operator=(ExternalAccess&& other) noexcept;
+  ExternalAccess(const ExternalAccess&) = delete;
+  ExternalAccess& operator=(const ExternalAccess&) = delete;
+  ~ExternalAccess();
+
+ private:
+  friend class AddressSpace;
+  ExternalAccess(std::shared_ptr<HostWrites> writes, std::uint64_t id);
+
+  std::shared_ptr<HostWrites> writes_;
+  std::uint64_t id_ = 0;
+};
 
 /// The guest physical address space as far as it is RAM: which part of which RAM block lies
 /// where. It owns the memslots (adding RAM makes one, destroying the address space deletes them)
@@ -38,7 +62,7 @@ class AddressSpace {
 
   /// An address space of `vm`, which must outlive it. `vm` may be null: then no memslot is made
   /// (loaders under test and fuzzing use plain memory that way).
-  explicit AddressSpace(kvm::Vm* vm) noexcept : vm_(vm) {}
+  explicit AddressSpace(kvm::Vm* vm);
   AddressSpace(const AddressSpace&) = delete;
   AddressSpace& operator=(const AddressSpace&) = delete;
   ~AddressSpace();
@@ -80,6 +104,35 @@ class AddressSpace {
   /// it is private; `to` is as before
   Status Pin(GuestAddress address, std::uint64_t size, MemoryAccess access, GuestIoVec& to) const;
 
+  /// To be asked by whoever hands guest RAM, or its host addresses, to the kernel or to another
+  /// process for good, before it does; `who` is what a user calls it. RAM that is populated lazily
+  /// is first filled altogether.
+  /// @return the error of memory that could not be filled
+  /// Thread-safety: any thread.
+  Result<ExternalAccess> GrantExternalAccess(std::string who) const;
+
+  /// RAM that is populated lazily is filled altogether, and waited for. @return why it cannot be
+  Status PopulateAll() const;
+
+  /// How memslots have to be beyond what their blocks say.
+  struct SlotNeeds {
+    bool unbound = false;    ///< bound slots are made again unbound, on their guest view
+    bool dirty_log = false;  ///< KVM logs writes; this means unbound too
+  };
+  /// Makes the memslots so, until ReleaseSlots() with the same needs: several may need something at
+  /// once. Contents stay. vCPUs must stand still: a slot is not there for a moment. Without a VM
+  /// this does nothing.
+  /// @return kInvalidArgument where a slot has to stay bound, with nothing changed; else the failed
+  ///         ioctl, with the slots as before if KVM let them
+  Status NeedSlots(const SlotNeeds& needs);
+  Status ReleaseSlots(const SlotNeeds& needs);
+
+  /// For those who track and populate memory (src/memory).
+  HostWrites& host_writes() const noexcept { return *writes_; }
+  /// What every access has to pass from now on, null: nothing. On the main thread. What was set
+  /// before is kept until this is destroyed, as somebody may be inside.
+  void SetPopulationGate(std::shared_ptr<PopulationGate> gate);
+
  private:
   const Region* Find(GuestAddress address) const noexcept;
   /// Calls fn(region, offset in its block, length) for each piece of the range; checks the whole
@@ -90,12 +143,23 @@ class AddressSpace {
   Status Hold(GuestAddress address, std::uint64_t size, GuestIoVec& holder) const;
   /// Calls fn(host_bytes) for each piece of the range, which it holds meanwhile.
   template <typename Fn>
-  Status Access(GuestAddress address, std::uint64_t size, Fn&& fn) const;
+  Status Access(GuestAddress address, std::uint64_t size, MemoryAccess access, Fn&& fn) const;
+  /// Makes sure that the range, if it is RAM, is populated.
+  Status Populate(GuestAddress address, std::uint64_t size) const;
+  Status SetSlot(const Region& region, const SlotNeeds& needs) const;
+  Status ChangeSlots(const SlotNeeds& from, const SlotNeeds& to);
+  SlotNeeds needs() const noexcept { return {unbound_needed_ > 0, dirty_log_needed_ > 0}; }
 
   kvm::Vm* vm_;
   std::vector<Region> regions_;  // sorted by base
   std::uint32_t next_memslot_ = 0;
+  unsigned unbound_needed_ = 0;
+  unsigned dirty_log_needed_ = 0;
   mutable std::atomic<std::uint64_t> private_refusals_{0};
+  const std::shared_ptr<HostWrites> writes_;
+  std::atomic<PopulationGate*> gate_{nullptr};
+  std::vector<std::shared_ptr<PopulationGate>>
+      gates_;  // the last one is gate_, unless that is null
 };
 
 }  // namespace holdfast

@@ -13,9 +13,16 @@ namespace holdfast {
 
 class AddressSpace;
 class BlockConversion;
+class HostWrites;
 
 /// What somebody wants to do with guest memory.
-enum class MemoryAccess : std::uint8_t { kRead, kWrite };
+enum class MemoryAccess : std::uint8_t {
+  kRead,
+  kWrite,  ///< once: it is done when the memory is let go
+  /// Again and again for as long as it is held: a ring. While writes are tracked, all of it counts
+  /// as written all the time.
+  kKeepWriting,
+};
 
 /// Guest RAM that a device works on: host addresses of one or more guest physical ranges, in order.
 ///
@@ -30,18 +37,22 @@ class GuestIoVec {
   GuestIoVec(GuestIoVec&& other) noexcept
       : pieces_(std::exchange(other.pieces_, {})),
         size_(std::exchange(other.size_, 0)),
-        pins_(std::exchange(other.pins_, {})) {}
+        pins_(std::exchange(other.pins_, {})),
+        kept_(std::exchange(other.kept_, {})),
+        writes_(std::exchange(other.writes_, nullptr)) {}
   GuestIoVec& operator=(GuestIoVec&& other) noexcept {
     if (this == &other) return *this;
-    Unpin(0);
+    Release();
     pieces_ = std::exchange(other.pieces_, {});
     size_ = std::exchange(other.size_, 0);
     pins_ = std::exchange(other.pins_, {});
+    kept_ = std::exchange(other.kept_, {});
+    writes_ = std::exchange(other.writes_, nullptr);
     return *this;
   }
   GuestIoVec(const GuestIoVec&) = delete;
   GuestIoVec& operator=(const GuestIoVec&) = delete;
-  ~GuestIoVec() { Unpin(0); }
+  ~GuestIoVec() { Release(); }
 
   /// For readv, io_uring and the like.
   std::span<const iovec> pieces() const noexcept { return pieces_; }
@@ -68,10 +79,18 @@ class GuestIoVec {
   };
   // Lets go of all but the first `keep` held ranges.
   void Unpin(std::size_t keep) noexcept;
+  // Says what may have been written, then lets go of everything.
+  void Release() noexcept {
+    if (writes_ != nullptr) TellWrites();
+    Unpin(0);
+  }
+  void TellWrites() noexcept;
 
   std::vector<iovec> pieces_;
   std::uint64_t size_ = 0;
   std::vector<Held> pins_;  // empty for memory that is never private: nothing is allocated then
+  std::vector<std::uint64_t> kept_;  // of kKeepWriting, in *writes_
+  HostWrites* writes_ = nullptr;     // the address space's, which outlives this; null: only read
 };
 
 }  // namespace holdfast

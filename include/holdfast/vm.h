@@ -55,6 +55,26 @@ class Vm {
   Status SetMemslot(const Memslot& slot) const;
   Status DeleteMemslot(std::uint32_t slot) const;
 
+  /// How KVM's dirty log works in this VM.
+  enum class DirtyLogMode : std::uint8_t {
+    kPlain,   ///< taking the log clears it and write-protects
+    kManual,  ///< only ClearDirtyLog() does that
+    /// As kManual, and every page of a slot counts as dirty when its log begins: pages are write-
+    /// protected as they are cleared, not all at once.
+    kManualAllSet,
+  };
+  /// Has the dirty log of all slots whose logging begins later work the best way that KVM offers
+  /// (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2). @return which one that is
+  DirtyLogMode EnableManualDirtyLog() const noexcept;
+  /// The log of a slot with KVM_MEM_LOG_DIRTY_PAGES: bit p of `bitmap` is its page p; it has a bit
+  /// for each page, rounded up to whole words. @return the failed ioctl
+  Status GetDirtyLog(std::uint32_t slot, std::span<std::uint64_t> bitmap) const;
+  /// kManual…: takes the pages whose bits are set out of the log and write-protects them. The first
+  /// bit is page `first`, a multiple of 64; so is `count`, unless the slot ends there.
+  /// @return the failed ioctl
+  Status ClearDirtyLog(std::uint32_t slot, std::uint64_t first, std::uint32_t count,
+                       std::span<const std::uint64_t> bitmap) const;
+
   /// Makes [from, from + size) private or shared on the VM's level (KVM_SET_MEMORY_ATTRIBUTES,
   /// Linux 6.8): private accesses are then served from the guest_memfd of the slot, shared ones
   /// from its userspace_addr. Contents are not carried over. @return the failed ioctl

@@ -109,6 +109,9 @@ static_assert(kSetMemoryAttributes.number == 0x4020aed2UL);
 inline constexpr Request<abi::MemoryAttributes2> kSetMemoryAttributes2{
     _IOWR(abi::kIoctlType, 0xd2, abi::MemoryAttributes2), "KVM_SET_MEMORY_ATTRIBUTES2"};
 static_assert(kSetMemoryAttributes2.number == 0xc080aed2UL);
+inline constexpr Request<kvm_dirty_log> kGetDirtyLog{KVM_GET_DIRTY_LOG, "KVM_GET_DIRTY_LOG"};
+inline constexpr Request<kvm_clear_dirty_log> kClearDirtyLog{KVM_CLEAR_DIRTY_LOG,
+                                                             "KVM_CLEAR_DIRTY_LOG"};
 inline constexpr ValueRequest kCreateVcpu{KVM_CREATE_VCPU, "KVM_CREATE_VCPU"};
 inline constexpr ValueRequest kCreateIrqchip{KVM_CREATE_IRQCHIP, "KVM_CREATE_IRQCHIP"};
 inline constexpr ValueRequest kSetTssAddr{KVM_SET_TSS_ADDR, "KVM_SET_TSS_ADDR"};

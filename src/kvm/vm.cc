@@ -61,6 +61,44 @@ Status Vm::DeleteMemslot(std::uint32_t slot) const {
   return {};
 }
 
+Vm::DirtyLogMode Vm::EnableManualDirtyLog() const noexcept {
+  // Before Linux 5.2 the answer is 0, before 5.7 only the first flag.
+  const auto offered =
+      static_cast<std::uint64_t>(CheckExtension(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2));
+  constexpr std::uint64_t kManual = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
+  constexpr std::uint64_t kAllSet = KVM_DIRTY_LOG_INITIALLY_SET;
+  for (const std::uint64_t flags : {kManual | kAllSet, kManual}) {
+    if ((offered & flags) != flags) continue;
+    kvm_enable_cap request{};
+    request.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
+    request.args[0] = flags;
+    if (!Call(fd_.get(), kEnableCap, request)) continue;
+    return (flags & kAllSet) != 0 ? DirtyLogMode::kManualAllSet
+                                                      : DirtyLogMode::kManual;
+  }
+  return DirtyLogMode::kPlain;
+}
+
+Status Vm::GetDirtyLog(std::uint32_t slot, std::span<std::uint64_t> bitmap) const {
+  kvm_dirty_log request{};
+  request.slot = slot;
+  request.dirty_bitmap = bitmap.data();
+  HF_TRY_STATUS(Call(fd_.get(), kGetDirtyLog, request));
+  return {};
+}
+
+Status Vm::ClearDirtyLog(std::uint32_t slot, std::uint64_t first, std::uint32_t count,
+                         std::span<const std::uint64_t> bitmap) const {
+  kvm_clear_dirty_log request{};
+  request.slot = slot;
+  request.num_pages = count;
+  request.first_page = first;
+  // The kernel only reads it.
+  request.dirty_bitmap = const_cast<std::uint64_t*>(bitmap.data());
+  HF_TRY_STATUS(Call(fd_.get(), kClearDirtyLog, request));
+  return {};
+}
+
 Status Vm::SetMemoryAttributes(GuestAddress from, std::uint64_t size,
                                std::uint64_t attributes) const {
   const abi::MemoryAttributes request{

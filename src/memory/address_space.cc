@@ -11,13 +11,16 @@
 #include <cerrno>
 #include <cstring>
 
+#include "memory/host_writes.h"
+#include "memory/population_gate.h"
+
 namespace holdfast {
 
 namespace {
 
 // Allocates and maps the pages of a piece of the host view in one go, which costs a fraction of a
 // page fault for each. Only a hint: what fails here fails, or does not, when the piece is used.
-void Populate(std::span<std::byte> piece) {
+void Allocate(std::span<std::byte> piece) {
   const auto address = reinterpret_cast<std::uint64_t>(piece.data());
   const std::uint64_t lead = address % kPageSize;
   (void)::madvise(piece.data() - lead, AlignUp(lead + piece.size(), kPageSize),
@@ -25,6 +28,8 @@ void Populate(std::span<std::byte> piece) {
 }
 
 }  // namespace
+
+AddressSpace::AddressSpace(kvm::Vm* vm) : vm_(vm), writes_(std::make_shared<HostWrites>()) {}
 
 AddressSpace::~AddressSpace() {
   if (vm_ == nullptr) return;
@@ -52,18 +57,10 @@ Status AddressSpace::AddRam(GuestAddress base, std::uint64_t size, RamBlock& blo
     if (before.base.value() + before.size > base.value()) return refuse("other RAM lies there");
   }
 
-  if (vm_ != nullptr) {
-    kvm::Memslot slot;
-    slot.slot = next_memslot_;
-    slot.base = base;
-    slot.size = size;
-    slot.userspace_addr = block.guest_view_address() + block_offset;
-    slot.guest_memfd = block.slot_memfd();
-    if (slot.guest_memfd != nullptr) slot.guest_memfd_offset = block_offset;
-    HF_TRY_STATUS(vm_->SetMemslot(slot));
-  }
+  const Region region{base, size, &block, block_offset, next_memslot_};
+  if (vm_ != nullptr) HF_TRY_STATUS(SetSlot(region, needs()));
   if (block.conversion() != nullptr) block.conversion()->engine().Mapped(base, block_offset, size);
-  regions_.insert(next, Region{base, size, &block, block_offset, next_memslot_});
+  regions_.insert(next, region);
   ++next_memslot_;
   return {};
 }
@@ -109,18 +106,33 @@ Status AddressSpace::ForEachPart(GuestAddress address, std::uint64_t size, Fn&& 
   return {};
 }
 
+Status AddressSpace::Populate(GuestAddress address, std::uint64_t size) const {
+  PopulationGate* const gate = gate_.load(std::memory_order_acquire);
+  if (gate == nullptr) return {};
+  return ForEachPart(address, size,
+                     [&](const Region& region, std::uint64_t offset, std::uint64_t length) {
+                       return gate->Need(*region.block, offset, length);
+                     });
+}
+
 template <typename Fn>
-Status AddressSpace::Access(GuestAddress address, std::uint64_t size, Fn&& fn) const {
+Status AddressSpace::Access(GuestAddress address, std::uint64_t size, MemoryAccess access,
+                            Fn&& fn) const {
+  HF_TRY_STATUS(Populate(address, size));
   GuestIoVec held;
   HF_TRY_STATUS(Hold(address, size, held));
   return ForEachPart(address, size,
                      [&](const Region& region, std::uint64_t offset, std::uint64_t length) {
-                       return fn(region.block->host_view().subspan(offset, length));
+                       Status done = fn(region.block->host_view().subspan(offset, length));
+                       // Also what failed half-way has written something.
+                       if (access == MemoryAccess::kWrite)
+                         writes_->Mark(*region.block, offset, length);
+                       return done;
                      });
 }
 
 Status AddressSpace::Read(GuestAddress from, std::span<std::byte> to) const {
-  return Access(from, to.size(), [&](std::span<std::byte> piece) -> Status {
+  return Access(from, to.size(), MemoryAccess::kRead, [&](std::span<std::byte> piece) -> Status {
     std::memcpy(to.data(), piece.data(), piece.size());
     to = to.subspan(piece.size());
     return {};
@@ -128,7 +140,7 @@ Status AddressSpace::Read(GuestAddress from, std::span<std::byte> to) const {
 }
 
 Status AddressSpace::Write(GuestAddress to, std::span<const std::byte> from) const {
-  return Access(to, from.size(), [&](std::span<std::byte> piece) -> Status {
+  return Access(to, from.size(), MemoryAccess::kWrite, [&](std::span<std::byte> piece) -> Status {
     std::memcpy(piece.data(), from.data(), piece.size());
     from = from.subspan(piece.size());
     return {};
@@ -136,16 +148,19 @@ Status AddressSpace::Write(GuestAddress to, std::span<const std::byte> from) con
 }
 
 Status AddressSpace::Fill(GuestAddress to, std::uint64_t size, std::byte value) const {
-  return Access(to, size, [&](std::span<std::byte> piece) -> Status {
+  return Access(to, size, MemoryAccess::kWrite, [&](std::span<std::byte> piece) -> Status {
     std::memset(piece.data(), std::to_integer<int>(value), piece.size());
     return {};
   });
 }
 
 Status AddressSpace::Discard(GuestAddress from, std::uint64_t size) const {
+  HF_TRY_STATUS(Populate(from, size));
   return ForEachPart(from, size,
                      [&](const Region& region, std::uint64_t offset, std::uint64_t length) {
-                       return region.block->Discard(offset, length);
+                       Status done = region.block->Discard(offset, length);
+                       writes_->Mark(*region.block, offset, length);
+                       return done;
                      });
 }
 
@@ -160,7 +175,11 @@ Status AddressSpace::Discard(const GuestIoVec& pinned) const {
       const auto offset = static_cast<std::uint64_t>(start - view.data());
       const std::uint64_t first = AlignUp(offset, page);
       const std::uint64_t end = AlignDown(offset + piece.iov_len, page);
-      if (first < end) HF_TRY_STATUS(region.block->Discard(first, end - first));
+      if (first < end) {
+        Status done = region.block->Discard(first, end - first);
+        writes_->Mark(*region.block, first, end - first);
+        HF_TRY_STATUS(done);
+      }
       break;
     }
   }
@@ -169,8 +188,8 @@ Status AddressSpace::Discard(const GuestIoVec& pinned) const {
 
 Status AddressSpace::ReadFile(int fd, std::uint64_t file_offset, GuestAddress to,
                               std::uint64_t size) const {
-  return Access(to, size, [&](std::span<std::byte> piece) -> Status {
-    Populate(piece);
+  return Access(to, size, MemoryAccess::kWrite, [&](std::span<std::byte> piece) -> Status {
+    Allocate(piece);
     while (!piece.empty()) {
       const ssize_t got = ::pread(fd, piece.data(), piece.size(), static_cast<off_t>(file_offset));
       if (got < 0 && errno == EINTR) continue;
@@ -208,12 +227,17 @@ Status AddressSpace::Hold(GuestAddress address, std::uint64_t size, GuestIoVec& 
   return held;
 }
 
-Status AddressSpace::Pin(GuestAddress address, std::uint64_t size, MemoryAccess,
+Status AddressSpace::Pin(GuestAddress address, std::uint64_t size, MemoryAccess access,
                          GuestIoVec& to) const {
+  HF_TRY_STATUS(Populate(address, size));
   HF_TRY_STATUS(Hold(address, size, to));
+  if (access != MemoryAccess::kRead) to.writes_ = writes_.get();
   return ForEachPart(
       address, size,
       [&](const Region& region, std::uint64_t offset, std::uint64_t length) -> Status {
+        if (access == MemoryAccess::kWrite) writes_->Mark(*region.block, offset, length);
+        if (access == MemoryAccess::kKeepWriting)
+          to.kept_.push_back(writes_->Keep(*region.block, offset, length));
         std::byte* const start = region.block->host_view().data() + offset;
         to.size_ += length;
         // Regions that touch in the block touch in the host view.
@@ -227,6 +251,36 @@ Status AddressSpace::Pin(GuestAddress address, std::uint64_t size, MemoryAccess,
         to.pieces_.push_back({start, length});
         return {};
       });
+}
+
+Result<ExternalAccess> AddressSpace::GrantExternalAccess(std::string who) const {
+  // Announced first: a population that starts now sees it and does not.
+  ExternalAccess access(writes_, writes_->AddExternal(std::move(who)));
+  HF_TRY_STATUS(PopulateAll());
+  return access;
+}
+
+Status AddressSpace::PopulateAll() const {
+  PopulationGate* const gate = gate_.load(std::memory_order_acquire);
+  return gate != nullptr ? gate->NeedAll() : Status();
+}
+
+void AddressSpace::SetPopulationGate(std::shared_ptr<PopulationGate> gate) {
+  gate_.store(gate.get(), std::memory_order_release);
+  if (gate != nullptr) gates_.push_back(std::move(gate));
+}
+
+ExternalAccess::ExternalAccess(std::shared_ptr<HostWrites> writes, std::uint64_t id)
+    : writes_(std::move(writes)), id_(id) {}
+ExternalAccess::ExternalAccess(ExternalAccess&& other) noexcept
+    : writes_(std::move(other.writes_)), id_(other.id_) {}
+ExternalAccess& ExternalAccess::operator=(ExternalAccess&& other) noexcept {
+  std::swap(writes_, other.writes_);
+  std::swap(id_, other.id_);
+  return *this;
+}
+ExternalAccess::~ExternalAccess() {
+  if (writes_ != nullptr) writes_->RemoveExternal(id_);
 }
 
 }  // namespace holdfast

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "memory/host_writes.h"
+
 namespace holdfast {
 namespace {
 
@@ -35,6 +37,14 @@ void GuestIoVec::Unpin(std::size_t keep) noexcept {
     last.block->Unpin(last.offset, last.size);
     pins_.pop_back();
   }
+}
+
+void GuestIoVec::TellWrites() noexcept {
+  for (const std::uint64_t id : kept_) writes_->Drop(id);
+  kept_.clear();
+  // Kept ranges were marked when they were dropped; that all pieces count again costs nothing more.
+  writes_->MarkPieces(pieces_);
+  writes_ = nullptr;
 }
 
 std::size_t GuestIoVec::CopyOut(std::uint64_t offset, std::span<std::byte> to) const noexcept {

@@ -32,7 +32,8 @@ Result<RingArea> RingArea::Pin(const AddressSpace& memory, std::string_view what
   };
   if (address.value() % alignment != 0) return refuse("is not aligned");
   RingArea area;
-  if (const Status pinned = memory.Pin(address, size, MemoryAccess::kWrite, area.pin_); !pinned)
+  if (const Status pinned = memory.Pin(address, size, MemoryAccess::kKeepWriting, area.pin_);
+      !pinned)
     return refuse(WhyNot(pinned));
   if (area.pin_.pieces().size() != 1) return refuse("lies in two memory backends");
   area.base_ = static_cast<std::byte*>(area.pin_.pieces().front().iov_base);
