@@ -64,6 +64,66 @@ void I6300Esb::PowerOn() {
   enabled_ = locked_ = free_run_ = fast_ = false;
   reboots_ = true;
   deadline_.reset();
+  left_.reset();
+}
+
+void I6300Esb::SetRunning(bool running) noexcept {
+  {
+    const MutexLock lock(mutex_);
+    const Clock::time_point now = Clock::now();
+    if (running) {
+      if (left_) deadline_ = now + *std::exchange(left_, std::nullopt);
+    } else if (deadline_) {
+      left_ = std::max(*std::exchange(deadline_, std::nullopt) - now, Clock::duration::zero());
+    }
+  }
+  Rearm();
+}
+
+void I6300Esb::VisitState(state::Fields& fields) {
+  constexpr std::uint64_t kLongest = 3'600'000'000'000;  // 35 bits of PCI clocks, in ns, and more
+  Function::VisitState(fields);
+  const MutexLock lock(mutex_);
+  std::uint32_t preload[2] = {preload_[0], preload_[1]};
+  unsigned stage = stage_;
+  Unlock unlock = unlock_;
+  bool enabled = enabled_;
+  bool locked = locked_;
+  bool free_run = free_run_;
+  bool reboots = reboots_;
+  bool fast = fast_;
+  bool has_expired = has_expired_;
+  bool counts = left_.has_value();
+  auto left = counts ? static_cast<std::uint64_t>(std::chrono::nanoseconds(*left_).count()) : 0;
+  fields.Value("preload1", preload[0]);
+  fields.Value("preload2", preload[1]);
+  fields.Value("stage", stage);
+  fields.Enum("unlock", unlock, Unlock::kOpen);
+  fields.Value("enabled", enabled);
+  fields.Value("locked", locked);
+  fields.Value("free-run", free_run);
+  fields.Value("reboots", reboots);
+  fields.Value("fast", fast);
+  fields.Value("has-expired", has_expired);
+  fields.Value("counts", counts);
+  fields.Value("nanoseconds-left", left);
+  fields.Check(preload[0] <= kPreloadMask && preload[1] <= kPreloadMask,
+               "a preload value is too large");
+  fields.Check(stage == 1 || stage == 2, "there are two stages");
+  fields.Check(left <= kLongest, "more time is left than a stage has");
+  if (!fields.loading() || !fields.ok()) return;
+  preload_[0] = preload[0];
+  preload_[1] = preload[1];
+  stage_ = stage;
+  unlock_ = unlock;
+  enabled_ = enabled;
+  locked_ = locked;
+  free_run_ = free_run;
+  reboots_ = reboots;
+  fast_ = fast;
+  has_expired_ = has_expired;
+  deadline_.reset();
+  left_ = counts ? std::optional<Clock::duration>(std::chrono::nanoseconds(left)) : std::nullopt;
 }
 
 void I6300Esb::Reset() noexcept {

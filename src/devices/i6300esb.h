@@ -35,6 +35,9 @@ class I6300Esb final : public pci::Function {
   void WriteBar(unsigned bar, std::uint64_t offset,
                 std::span<const std::byte> data) noexcept override;
   void Reset() noexcept override;
+  /// While the machine stands, so does the timer.
+  void SetRunning(bool running) noexcept override;
+  void VisitState(state::Fields& fields) override;
 
   /// When the running stage ends; nothing while it is off. For tests.
   std::optional<Clock::time_point> deadline() const noexcept;
@@ -71,6 +74,8 @@ class I6300Esb final : public pci::Function {
   bool fast_ HF_GUARDED_BY(mutex_) = false;         // counts at 1 MHz, not 1 kHz
   bool has_expired_ HF_GUARDED_BY(mutex_) = false;  // outlives the reset that follows
   std::optional<Clock::time_point> deadline_ HF_GUARDED_BY(mutex_);
+  // While the machine stands instead of deadline_: what was left.
+  std::optional<Clock::duration> left_ HF_GUARDED_BY(mutex_);
 };
 
 /// `i6300esb`.

@@ -53,6 +53,28 @@ void BlockGraph::set_hooks(Hooks hooks) {
   hooks_ = std::move(hooks);
 }
 
+Status BlockGraph::FlushAll() {
+  Status first;
+  for (const auto& drive : drives_) {
+    if (drive->medium() == nullptr || drive->readonly()) continue;
+    int error = 0;
+    auto submitter = drive->MakeSubmitter(loop_);
+    if (submitter) {
+      (*submitter)
+          ->Submit({.operation = Operation::kFlush, .buffers = {}, .done = [&error](int result) {
+                      error = result;
+                    }});
+      (*submitter)->Drain();
+    }
+    if ((submitter && error == 0) || !first) continue;
+    const std::string& name = drive->id().empty() ? drive->medium()->id() : drive->id();
+    Error why = submitter ? Error::FromErrno("the host cannot flush it", error)
+                          : std::move(submitter).error();
+    first = Fail(std::move(why).Wrap(fmt::format("drive '{}'", name)));
+  }
+  return first;
+}
+
 void BlockGraph::MachineRuns() {
   for (const auto& drive : drives_) {
     if (drive->user() != nullptr && drive->user()->run_again) drive->user()->run_again();

@@ -42,6 +42,10 @@ class BlockGraph {
     std::function<void()> stop_for_io_error;
   };
   void set_hooks(Hooks hooks);
+  /// Makes all that guests have written to their disks durable, as far as their images' cache modes
+  /// ask for it; for a snapshot that goes with them. While nothing is under way. Waits.
+  /// @return the first host's error, with the drive's name; all drives have been tried
+  Status FlushAll();
   /// The machine runs on: what an error has stopped is tried again.
   void MachineRuns();
 

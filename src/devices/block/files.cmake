@@ -18,6 +18,7 @@ set(DEVICES_BLOCK_SOURCES
   scsi/scsi_cd.cc
   scsi/scsi_cdb.cc
   scsi/scsi_disk.cc
+  scsi/scsi_disk_state.cc
   scsi/scsi_models.cc
   scsi/scsi_pages.cc)
 set(DEVICES_BLOCK_TESTS

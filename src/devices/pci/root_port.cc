@@ -149,6 +149,24 @@ class RootPort final : public Bridge {
     Bridge::SetIntx(false);
   }
 
+  void VisitState(state::Fields& fields) override {
+    Bridge::VisitState(fields);
+    bool powered = powered_;
+    bool asked = asked_;
+    bool wanted = wanted_;
+    std::uint32_t indicator = indicator_;
+    fields.Value("powered", powered);
+    fields.Value("asked", asked);
+    fields.Value("wanted", wanted);
+    fields.Value("indicator", indicator);
+    fields.Check((indicator & ~kPowerIndicator) == 0, "the power indicator has no such state");
+    if (!fields.loading() || !fields.ok()) return;
+    powered_ = powered;
+    asked_ = asked;
+    wanted_ = wanted;
+    indicator_ = indicator;
+  }
+
   void ConfigWritten(std::uint16_t offset, unsigned size) noexcept override {
     if (offset >= At(kSlotStatus) + 2 || offset + size <= At(kSlotControl)) return;
     const std::uint32_t control = PeekConfig(At(kSlotControl), 2);

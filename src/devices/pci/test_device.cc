@@ -109,6 +109,21 @@ class TestDevice final : public Function {
     if (services().AddDoorbell(address, 4, std::nullopt, doorbell_.get())) bell_at_ = address;
   }
 
+  void VisitState(state::Fields& fields) override {
+    Function::VisitState(fields);
+    const MutexLock lock(mutex_);
+    std::uint64_t rung = 0;
+    if (::eventfd_read(doorbell_.get(), &rung) == 0) rings_ += static_cast<std::uint32_t>(rung);
+    std::uint32_t values[] = {scratch_, interrupts_, rings_};
+    fields.Value("scratch", values[0]);
+    fields.Value("interrupts", values[1]);
+    fields.Value("rings", values[2]);
+    if (!fields.loading() || !fields.ok()) return;
+    scratch_ = values[0];
+    interrupts_ = values[1];
+    rings_ = values[2];
+  }
+
   void Reset() noexcept override {
     Function::Reset();
     const MutexLock lock(mutex_);

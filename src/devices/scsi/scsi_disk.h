@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "base/state.h"
 #include "devices/block/drive.h"
 #include "devices/scsi/scsi_cdb.h"
 #include "devices/scsi/scsi_pages.h"
@@ -54,6 +55,11 @@ class ScsiDisk {
   void AbortAll();
   /// Power-on state.
   void Reset();
+  /// Waits until the host has done all that it was asked for. @return commands that it could not do
+  /// (werror=stop): they are to be executed anew, and their `done` is not called
+  std::vector<std::shared_ptr<Command>> Suspend();
+  /// Saves or loads unit attention, tray and caches, after Suspend().
+  void VisitState(state::Fields& fields);
 
   // For DriveUser.
   void RunAgain();

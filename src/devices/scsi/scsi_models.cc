@@ -130,6 +130,10 @@ class DiskDevice final : public ChildDevice {
     return plugged;
   }
 
+  void VisitState(state::Fields& fields) override {
+    Run([&] { disk_.VisitState(fields); });
+  }
+
   // For DriveUser: what must have happened before the main thread goes on, and what need not.
   void Do(void (ScsiDisk::*work)()) {
     Run([&] { (disk_.*work)(); });

@@ -17,4 +17,10 @@ void Device::WriteConfig(std::uint64_t, std::span<const std::byte>) noexcept {}
 
 void Device::SetRunning(bool) noexcept {}
 
+void Device::VisitState(state::Fields&) {}
+
+Status Device::Migratable() const {
+  return {};
+}
+
 }  // namespace holdfast::devices::virtio

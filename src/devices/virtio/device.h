@@ -10,6 +10,7 @@
 
 #include <holdfast/error.h>
 
+#include "base/state.h"
 #include "devices/virtio/queue.h"
 
 namespace holdfast {
@@ -40,6 +41,10 @@ class DeviceQueue {
   virtual bool ready() const noexcept = 0;
   virtual std::optional<Chain> Pop() = 0;
   virtual void Unpop(Chain chain) = 0;
+  /// Takes a request back that was popped at any time and is not answered: Pop() gives it again,
+  /// before those it has not given yet, when the machine goes on, here or where its state was
+  /// loaded. Several keep their order. For Device::SetRunning(false).
+  virtual void Requeue(Chain chain) = 0;
   /// Gives a request back; Notify() then interrupts the driver if it wants that.
   virtual void Push(const Chain& chain, std::uint32_t written) = 0;
   virtual void Notify() = 0;
@@ -68,6 +73,9 @@ class Transport {
   /// What driver and device agreed on.
   virtual std::uint64_t features() const noexcept = 0;
   bool has(std::uint64_t feature) const noexcept { return (features() & feature) != 0; }
+  /// While Activate() runs: the driver has been ready for long, and what VisitState() loaded counts
+  /// instead of a driver's first state.
+  virtual bool restored() const noexcept { return false; }
   virtual DeviceQueue& queue(unsigned index) = 0;
   virtual const AddressSpace& memory() const noexcept = 0;
   /// Tells the driver that the device's configuration changed. Any thread.
@@ -114,11 +122,22 @@ class Device {
   virtual Status Activate(Transport& transport) = 0;
   /// The driver kicked queue `index`, perhaps for nothing.
   virtual void HandleQueue(unsigned index) = 0;
-  /// The machine stops, with all vCPUs standing, or goes on. When false returns, nobody who serves
-  /// queues outside this process (the kernel, a back end) touches the guest's memory until true
-  /// comes. Only while active; a reset may come in between, an activation waits for true. Default:
-  /// nothing to do.
+  /// The machine stops, with all vCPUs standing, or goes on. When false returns, nobody touches the
+  /// guest's memory until true comes: not the kernel, a back end, or the host's disks for this
+  /// device. Requests that it has popped it has answered or given to DeviceQueue::Requeue(); Pop()
+  /// gives none until then, and each queue that is ready is kicked once afterwards. A reset may
+  /// come in between, an activation waits for true. Default: nothing to do.
   virtual void SetRunning(bool running) noexcept;
+
+  /// Saves or loads what it remembers beside its configuration, the agreed features and the rings,
+  /// after SetRunning(false). Loading follows a reset; where the device was active, Activate()
+  /// comes when the machine goes on (Transport::restored()). Guest memory is not to be touched. On
+  /// the thread of loop(), the main thread waiting for it. Default: nothing.
+  virtual void VisitState(state::Fields& fields);
+  /// Version of what VisitState() saves.
+  virtual std::uint32_t state_version() const noexcept { return 1; }
+  /// @return kUnsupported, in a sentence, if there is state that nobody here knows. Main thread.
+  virtual Status Migratable() const;
   /// Ends everything under way: when it returns, no request is in flight, no buffer in use.
   virtual void Reset() noexcept = 0;
 };

@@ -6,7 +6,9 @@ set(DEVICES_VIRTIO_SOURCES
   virtio/packed_ring.cc
   virtio/pci_transport.cc
   virtio/pci_transport_registers.cc
+  virtio/pci_transport_state.cc
   virtio/queue.cc
+  virtio/queue_state.cc
   virtio/serial_port.cc
   virtio/split_ring.cc
   virtio/transport_queue.cc
@@ -17,6 +19,7 @@ set(DEVICES_VIRTIO_SOURCES
   virtio/virtio_net.cc
   virtio/virtio_net_control.cc
   virtio/virtio_net_pci.cc
+  virtio/virtio_net_state.cc
   virtio/virtio_net_vhost.cc
   virtio/virtio_net_vhost_user.cc
   virtio/virtio_pci.cc
@@ -26,7 +29,10 @@ set(DEVICES_VIRTIO_SOURCES
   virtio/virtio_serial.cc
   virtio/virtio_serial_models.cc)
 set(DEVICES_VIRTIO_TESTS
+  virtio/device_state_test.cc
+  virtio/disk_state_test.cc
   virtio/free_page_hints_test.cc
+  virtio/pci_transport_state_test.cc
   virtio/pci_transport_test.cc
   virtio/queue_test.cc
   virtio/virtio_blk_test.cc

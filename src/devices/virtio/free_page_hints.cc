@@ -38,6 +38,11 @@ void FreePageHints::Finish() {
   if (state_ != State::kIdle) End(State::kIdle, kDone);
 }
 
+void FreePageHints::Forget() noexcept {
+  const MutexLock lock(mutex_);
+  End(State::kIdle, kDone);
+}
+
 void FreePageHints::Reset() noexcept {
   const MutexLock lock(mutex_);
   End(State::kIdle, kStop);

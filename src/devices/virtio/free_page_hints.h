@@ -27,6 +27,8 @@ class FreePageHints {
   void Stop() HF_EXCLUDES(mutex_);
   /// The same, and the guest may use the pages again.
   void Finish() HF_EXCLUDES(mutex_);
+  /// The guest is here from elsewhere, where somebody may have begun a round.
+  void Forget() noexcept HF_EXCLUDES(mutex_);
   /// There is another guest.
   void Reset() noexcept HF_EXCLUDES(mutex_);
 

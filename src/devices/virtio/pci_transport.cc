@@ -114,7 +114,10 @@ Status PciTransport::Build(const TransportOptions& options) {
   for (unsigned i = 0; i < count; ++i) {
     HF_TRY(auto queue,
            TransportQueue::Create(device_->loop(),
-                                  {.kicked = [this, i] { device_->HandleQueue(i); },
+                                  {.kicked =
+                                       [this, i] {
+                                         if (serving_ && running_) device_->HandleQueue(i);
+                                       },
                                    .interrupt = [this, i] { InterruptQueue(i); },
                                    .broken = [this](const Error& why) { NeedsReset(why); }}));
     queues_.push_back(std::move(queue));
@@ -189,10 +192,19 @@ QueueLayout PciTransport::LayoutOf(const QueueRegisters& registers) const {
 void PciTransport::SetRunning(bool running) noexcept {
   RunOnLoop([this, running] {
     running_ = running;
-    if (active_) device_->SetRunning(running);
-    if (!running || !activation_) return;
-    Activate(*std::exchange(activation_, std::nullopt));
+    for (const auto& queue : queues_) queue->Hold(!running);
+    device_->SetRunning(running);
+    if (!running) return;
+    // Kicks that came while the machine stood, and what the device gave back for that time.
+    KickAll();
+    if (activation_) Activate(*std::exchange(activation_, std::nullopt));
   });
+}
+
+void PciTransport::KickAll() {
+  for (unsigned i = 0; serving_ && i < queues_.size(); ++i) {
+    if (queues_[i]->ready()) device_->HandleQueue(i);
+  }
 }
 
 void PciTransport::Activate(std::uint64_t generation) {
@@ -211,21 +223,31 @@ void PciTransport::Activate(std::uint64_t generation) {
     agreed_ = accepted_;
   }
   active_ = true;
-  const auto fail = [this](Error error) { NeedsReset(error); };
+  const auto fail = [this](Error error) {
+    restored_.clear();
+    NeedsReset(error);
+  };
   for (const auto& [index, layout] : layouts) {
-    if (auto started = queues_[index]->Start(memory_, layout); !started) {
+    const bool stood = restored() && restored_[index];
+    if (auto started = queues_[index]->Start(memory_, layout, stood ? &*restored_[index] : nullptr);
+        !started) {
       return fail(std::move(started).error().Wrap(fmt::format("queue {}", index)));
     }
   }
   if (auto activated = device_->Activate(*this); !activated) {
     return fail(std::move(activated).error());
   }
+  serving_ = true;
+  const bool was_restored = !std::exchange(restored_, {}).empty();
   {
     const MutexLock lock(mutex_);
     AddDoorbells();
   }
   // Kicks from before the doorbells and from before the activation are one look.
-  for (const auto& [index, layout] : layouts) device_->HandleQueue(index);
+  KickAll();
+  if (!was_restored) return;
+  // An interrupt may have been on its way when the machine was saved; one too many does no harm.
+  for (const auto& [index, layout] : layouts) queues_[index]->Interrupt();
 }
 
 void PciTransport::ResetDevice() noexcept {
@@ -233,6 +255,8 @@ void PciTransport::ResetDevice() noexcept {
     const MutexLock lock(mutex_);
     RemoveDoorbells();
   }
+  restored_.clear();
+  serving_ = false;
   if (!std::exchange(active_, false)) return;
   device_->Reset();
   for (const auto& queue : queues_) queue->Stop();

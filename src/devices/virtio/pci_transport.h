@@ -34,6 +34,8 @@ class PciTransport final : public pci::Function, private Transport {
                 std::span<const std::byte> data) noexcept override;
   void Reset() noexcept override HF_EXCLUDES(mutex_);
   void SetRunning(bool running) noexcept override;
+  void VisitState(state::Fields& fields) override HF_EXCLUDES(mutex_);
+  Status Migratable() const override { return device_->Migratable(); }
 
   Device& device() noexcept { return *device_; }
 
@@ -47,6 +49,21 @@ class PciTransport final : public pci::Function, private Transport {
     std::uint64_t driver_area = 0;
     std::uint64_t device_area = 0;
   };
+
+  // Registers as they are saved.
+  struct Registers {
+    std::uint32_t device_select = 0;
+    std::uint32_t driver_select = 0;
+    std::uint64_t accepted = 0;
+    std::uint16_t config_vector = 0xffff;
+    std::uint16_t queue_select = 0;
+    std::uint8_t status = 0;
+    std::uint8_t isr = 0;
+    std::uint8_t config_generation = 0;
+    std::vector<QueueRegisters> queues;
+  };
+  // How the rings stood, by queue; nothing for one that was not in use.
+  using Rings = std::vector<std::optional<QueueState>>;
 
   PciTransport(const DeviceEnvironment& environment, const pci::Identity& identity,
                std::string_view id, std::string_view model, const TransportOptions& options,
@@ -78,11 +95,22 @@ class PciTransport final : public pci::Function, private Transport {
   void AddDoorbells() HF_REQUIRES(mutex_);
   void RemoveDoorbells() noexcept HF_REQUIRES(mutex_);
   void PostToLoop(void (PciTransport::*work)(std::uint64_t)) HF_REQUIRES(mutex_);
+  void KickAll();
+
+  // What is saved, in pci_transport_state.cc.
+  Registers SaveRegisters() const HF_EXCLUDES(mutex_);
+  void VisitRegisters(state::Fields& fields, Registers& registers) const;
+  void CheckRegisters(state::Fields& fields, const Registers& registers) const HF_EXCLUDES(mutex_);
+  void SaveRings(state::Fields& fields, Rings& rings) const;
+  void VisitRings(state::Fields& fields, Rings& rings);
+  void VisitDevice(state::Fields& fields);
+  void Apply(const Registers& registers) HF_EXCLUDES(mutex_);
   /// Runs `work` on the device's loop and waits. Main thread, which is never waited for.
   void RunOnLoop(const std::function<void()>& work) noexcept;
 
   // Transport, for the device.
   std::uint64_t features() const noexcept override { return agreed_; }
+  bool restored() const noexcept override { return !restored_.empty(); }
   DeviceQueue& queue(unsigned index) override { return *queues_[index]; }
   const AddressSpace& memory() const noexcept override { return memory_; }
   void ConfigChanged() noexcept override HF_EXCLUDES(mutex_);
@@ -102,8 +130,10 @@ class PciTransport final : public pci::Function, private Transport {
   std::vector<std::unique_ptr<TransportQueue>> queues_;
   std::uint64_t agreed_ = 0;  // written before the device is activated
   bool active_ = false;
+  bool serving_ = false;                     // active, and the device has agreed to be
   bool running_ = true;                      // the machine does
   std::optional<std::uint64_t> activation_;  // one that waits for that, by its generation
+  Rings restored_;  // for that activation: how the rings stood when they were saved; else empty
   // Work that was posted and runs after the end finds this gone.
   std::shared_ptr<int> alive_ = std::make_shared<int>();
 

@@ -154,5 +154,11 @@ std::uint32_t Queue::position() const noexcept {
 void Queue::set_position(std::uint32_t position) noexcept {
   ring_->set_position(position);
 }
+unsigned Queue::in_flight() const noexcept {
+  return ring_->in_flight();
+}
+void Queue::set_in_flight(unsigned entries) noexcept {
+  ring_->set_in_flight(entries);
+}
 
 }  // namespace holdfast::devices::virtio

@@ -73,6 +73,10 @@ class Queue {
   /// for packed queues wrap counters in bit 15 and the used index in the upper half.
   std::uint32_t position() const noexcept;
   void set_position(std::uint32_t position) noexcept;
+  /// Ring entries popped and not pushed: requests in split rings, descriptors in packed ones. After
+  /// set_position() there are none, until it is said that there are.
+  unsigned in_flight() const noexcept;
+  void set_in_flight(unsigned entries) noexcept;
 
  private:
   explicit Queue(std::unique_ptr<Ring> ring);

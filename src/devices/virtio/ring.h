@@ -74,6 +74,8 @@ class Queue::Ring {
 
   const QueueLayout& layout() const noexcept { return layout_; }
   bool broken() const noexcept { return broken_; }
+  unsigned in_flight() const noexcept { return in_flight_; }
+  void set_in_flight(unsigned entries) noexcept { in_flight_ = entries; }
 
  protected:
   /// Marks the ring broken. @return why, as an error

@@ -61,6 +61,7 @@ void SerialPort::GuestReset() noexcept {
   ++session_;
   sending_.reset();
   sent_ = 0;
+  goes_on_ = false;
   GuestOpens(false);
 }
 
@@ -93,7 +94,25 @@ bool SerialPort::SendSome(const Chain& chain, std::size_t& budget) {
     budget -= taken;
     if (taken < got) return false;  // SetWritable's callback goes on
   }
-  return sent_ == chain.readable.size();
+  return sent_ >= chain.readable.size();
+}
+
+void SerialPort::GiveRequestBack() {
+  DeviceQueue* const queue = serial_ != nullptr ? serial_->out(number()) : nullptr;
+  if (!sending_ || queue == nullptr) return;
+  queue->Requeue(*std::exchange(sending_, std::nullopt));
+  goes_on_ = true;
+}
+
+void SerialPort::VisitState(state::Fields& fields) {
+  bool open = open_;
+  std::uint64_t sent = goes_on_ ? sent_ : 0;
+  fields.Value("open", open);
+  fields.Value("sent", sent);
+  if (!fields.loading() || !fields.ok()) return;
+  sent_ = sent;
+  goes_on_ = sent != 0;
+  GuestOpens(open);
 }
 
 void SerialPort::PumpOutput() {
@@ -103,8 +122,8 @@ void SerialPort::PumpOutput() {
   for (;;) {
     if (!sending_) {
       sending_ = queue->Pop();
-      sent_ = 0;
       if (!sending_) return;
+      if (!std::exchange(goes_on_, false)) sent_ = 0;
     }
     if (!SendSome(*sending_, budget)) break;
     queue->Complete(*std::exchange(sending_, std::nullopt), 0);

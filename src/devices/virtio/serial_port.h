@@ -46,6 +46,8 @@ class SerialPort final : public ChildDevice {
   std::uint32_t number() const noexcept { return config_.number; }
   bool console() const noexcept { return config_.console; }
 
+  void VisitState(state::Fields& fields) override;
+
   // From the bus.
   void GuestOpens(bool open);
   void GuestReset() noexcept;
@@ -53,6 +55,8 @@ class SerialPort final : public ChildDevice {
   void RoomInGuest();
   /// Takes what the guest has written, as far as the chardev has room.
   void PumpOutput();
+  /// The machine stops: what is sent in part goes on from there later.
+  void GiveRequestBack();
   void BusGone() noexcept {
     serial_ = nullptr;
     sending_.reset();
@@ -72,6 +76,7 @@ class SerialPort final : public ChildDevice {
   bool refused_ = false;          // the chardev has input that there was no room for
   std::optional<Chain> sending_;  // partly written
   std::uint64_t sent_ = 0;        // bytes of it
+  bool goes_on_ = false;          // sent_ is of the request that comes next
   std::uint64_t session_ = 0;     // counts resets
   const std::shared_ptr<int> alive_ = std::make_shared<int>();
 };

@@ -176,7 +176,7 @@ void TestQueue::WantInterrupts(bool wanted) {
 }
 
 TestDriver::TestDriver(Device& device, EventLoop& loop, std::uint64_t features)
-    : device_(device),
+    : device_(&device),
       loop_(loop),
       features_(features & ~device.refused_common_features() &
                 (device.features() | kFeatureIndirect | kFeatureEventIndex | kFeatureVersion1 |
@@ -186,29 +186,80 @@ TestDriver::~TestDriver() {
   Stop();
 }
 
+Result<std::unique_ptr<TransportQueue>> TestDriver::MakeQueue(unsigned index) {
+  return TransportQueue::Create(loop_, {.kicked = [this, index] { device_->HandleQueue(index); },
+                                        .interrupt = [this, index] { ++interrupts_[index]; },
+                                        .broken = [this](const Error& why) { NeedsReset(why); }});
+}
+
 Status TestDriver::Start(std::uint16_t size) {
-  const auto sizes = device_.queue_sizes();
+  const auto sizes = device_->queue_sizes();
   interrupts_.assign(sizes.size(), 0);
   needs_reset_.clear();
   for (unsigned i = 0; i < sizes.size(); ++i) {
     sides_.push_back(std::make_unique<TestQueue>(memory_, std::min(size, sizes[i]),
                                                  has(kFeatureRingPacked), has(kFeatureEventIndex),
                                                  has(kFeatureIndirect)));
-    HF_TRY(auto queue, TransportQueue::Create(
-                           loop_, {.kicked = [this, i] { device_.HandleQueue(i); },
-                                   .interrupt = [this, i] { ++interrupts_[i]; },
-                                   .broken = [this](const Error& why) { NeedsReset(why); }}));
+    HF_TRY(auto queue, MakeQueue(i));
     HF_TRY_STATUS(queue->Start(memory_.space(), sides_.back()->layout()));
     queues_.push_back(std::move(queue));
   }
   started_ = true;
-  HF_TRY_STATUS(device_.Activate(*this));
-  for (unsigned i = 0; i < sizes.size(); ++i) device_.HandleQueue(i);
+  HF_TRY_STATUS(device_->Activate(*this));
+  for (unsigned i = 0; i < sizes.size(); ++i) device_->HandleQueue(i);
+  return {};
+}
+
+void TestDriver::SetRunning(bool running) {
+  for (const auto& queue : queues_) queue->Hold(!running);
+  device_->SetRunning(running);
+  for (unsigned i = 0; running && i < queues_.size(); ++i) device_->HandleQueue(i);
+}
+
+Result<std::vector<std::byte>> TestDriver::SaveDevice() {
+  SetRunning(false);
+  state::Fields fields(device_->state_version());
+  device_->VisitState(fields);
+  HF_TRY_STATUS(fields.status());
+  return std::move(fields).Take();
+}
+
+Status TestDriver::MoveTo(Device& device, const std::function<void()>& more) {
+  HF_TRY(const std::vector<std::byte> saved, SaveDevice());
+  std::vector<QueueState> rings;
+  for (const auto& queue : queues_) {
+    HF_TRY(QueueState ring, queue->Save(memory()));
+    state::Fields out(1);
+    ring.Visit(out, queue->layout().size);
+    const std::vector<std::byte> bytes = std::move(out).Take();
+    state::Fields in(1, bytes);
+    rings.emplace_back().Visit(in, queue->layout().size);
+    HF_TRY_STATUS(in.status());
+  }
+  device_->Reset();
+  queues_.clear();
+  device_ = &device;
+  device_->SetRunning(false);
+  state::Fields fields(device_->state_version(), saved);
+  device_->VisitState(fields);
+  HF_TRY_STATUS(fields.status());
+  if (more) more();
+  for (unsigned i = 0; i < rings.size(); ++i) {
+    HF_TRY(auto queue, MakeQueue(i));
+    HF_TRY_STATUS(queue->Start(memory(), sides_[i]->layout(), &rings[i]));
+    queues_.push_back(std::move(queue));
+  }
+  device_->SetRunning(true);
+  restored_ = true;
+  const Status activated = device_->Activate(*this);
+  restored_ = false;
+  HF_TRY_STATUS(activated);
+  for (unsigned i = 0; i < queues_.size(); ++i) device_->HandleQueue(i);
   return {};
 }
 
 void TestDriver::Stop() {
-  if (started_) device_.Reset();
+  if (started_) device_->Reset();
   started_ = false;
   queues_.clear();
   sides_.clear();

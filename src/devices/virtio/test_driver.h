@@ -102,6 +102,14 @@ class TestDriver final : public Transport {
   /// Makes the queues and activates the device. @param size  entries, at most the device's
   Status Start(std::uint16_t size = 64);
   void Stop();
+  /// The machine stands, or goes on.
+  void SetRunning(bool running);
+  /// Stands, and returns what the device alone is saved as.
+  Result<std::vector<std::byte>> SaveDevice();
+  /// Stands, saves, resets the device, and goes on with `device`, which is made as it was: loaded,
+  /// with the same memory and the same rings. The driver notices nothing. `more` loads what else
+  /// there is of it, before it goes on.
+  Status MoveTo(Device& device, const std::function<void()>& more = {});
 
   struct Answer {
     std::uint32_t written = 0;
@@ -112,7 +120,7 @@ class TestDriver final : public Transport {
                      std::uint32_t writable = 0);
   /// Only sends it. @return its id
   std::uint16_t Send(unsigned queue, std::span<const TestBuffer> buffers);
-  void Kick(unsigned queue) { device_.HandleQueue(queue); }
+  void Kick(unsigned queue) { device_->HandleQueue(queue); }
   std::optional<TestQueue::Used> Take(unsigned queue) { return sides_[queue]->Take(); }
   /// Runs the loop until `done()` says so or a minute is over. @return whether it said so; it is
   /// not asked again then
@@ -126,13 +134,16 @@ class TestDriver final : public Transport {
   const std::string& needs_reset() const { return needs_reset_; }
 
   std::uint64_t features() const noexcept override { return features_; }
+  bool restored() const noexcept override { return restored_; }
   DeviceQueue& queue(unsigned index) override { return *queues_[index]; }
   const AddressSpace& memory() const noexcept override { return memory_.space(); }
   void ConfigChanged() noexcept override { ++config_changes_; }
   void NeedsReset(const Error& why) noexcept override { needs_reset_ = why.ToString(); }
 
  private:
-  Device& device_;
+  Result<std::unique_ptr<TransportQueue>> MakeQueue(unsigned index);
+
+  Device* device_;
   EventLoop& loop_;
   const std::uint64_t features_;
   TestMemory memory_;
@@ -142,6 +153,7 @@ class TestDriver final : public Transport {
   std::atomic<unsigned> config_changes_ = 0;
   std::string needs_reset_;
   bool started_ = false;
+  bool restored_ = false;
 };
 
 /// `text` as bytes, and back.

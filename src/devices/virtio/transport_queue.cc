@@ -5,6 +5,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "base/event_loop.h"
 
 namespace holdfast::devices::virtio {
@@ -35,9 +38,24 @@ TransportQueue::~TransportQueue() {
   if (call_.valid()) loop_.RemoveFd(call_.get());
 }
 
-Status TransportQueue::Start(const AddressSpace& memory, const QueueLayout& layout) {
+Status TransportQueue::Start(const AddressSpace& memory, const QueueLayout& layout,
+                             const QueueState* from) {
   layout_ = layout;
+  again_.clear();
+  std::deque<Chain> again;
+  if (from != nullptr) {
+    for (const SavedChain& saved : from->again) {
+      HF_TRY(Chain chain, saved.Pin(memory));
+      again.push_back(std::move(chain));
+    }
+  }
   HF_TRY(ring_, Queue::Create(memory, layout));
+  if (from != nullptr) {
+    ring_->set_position(from->position);
+    ring_->set_in_flight(layout.packed ? from->EntriesUsed()
+                                       : static_cast<unsigned>(from->again.size()));
+    again_ = std::move(again);
+  }
   TakeKicks(false);
   return {};
 }
@@ -45,11 +63,37 @@ Status TransportQueue::Start(const AddressSpace& memory, const QueueLayout& layo
 void TransportQueue::Stop() noexcept {
   TakeKicks(true);
   ring_.reset();
+  again_.clear();
+  requeued_ = 0;
   (void)Drain(kick_);
 }
 
+void TransportQueue::Hold(bool held) noexcept {
+  held_ = held;
+  requeued_ = 0;
+}
+
+Result<QueueState> TransportQueue::Save(const AddressSpace& memory) const {
+  QueueState saved;
+  if (!ring_) return saved;
+  saved.position = ring_->position();
+  for (const Chain& chain : again_) {
+    HF_TRY(SavedChain one, SavedChain::From(memory, chain));
+    saved.again.push_back(std::move(one));
+  }
+  const unsigned held = layout_.packed ? saved.EntriesUsed() : static_cast<unsigned>(again_.size());
+  if (held == ring_->in_flight() || ring_->broken()) return saved;
+  return Fail(Errc::kSystem, "requests are under way although the machine stands");
+}
+
 std::optional<Chain> TransportQueue::Pop() {
-  if (!ring_) return std::nullopt;
+  if (!ring_ || held_) return std::nullopt;
+  popped_again_ = !again_.empty();
+  if (popped_again_) {
+    Chain chain = std::move(again_.front());
+    again_.pop_front();
+    return chain;
+  }
   auto chain = ring_->Pop();
   if (chain) return *std::move(chain);
   hooks_.broken(chain.error());
@@ -57,7 +101,18 @@ std::optional<Chain> TransportQueue::Pop() {
 }
 
 void TransportQueue::Unpop(Chain chain) {
-  if (ring_) ring_->Unpop(std::move(chain));
+  if (!ring_) return;
+  if (popped_again_) {
+    again_.push_front(std::move(chain));
+  } else {
+    ring_->Unpop(std::move(chain));
+  }
+}
+
+void TransportQueue::Requeue(Chain chain) {
+  if (!ring_) return;
+  const auto at = static_cast<std::ptrdiff_t>(std::min(requeued_++, again_.size()));
+  again_.insert(again_.begin() + at, std::move(chain));
 }
 
 void TransportQueue::Push(const Chain& chain, std::uint32_t written) {
@@ -69,11 +124,12 @@ void TransportQueue::Notify() {
 }
 
 void TransportQueue::DisableKicks() {
-  if (ring_) ring_->DisableKicks();
+  if (ring_ && !held_) ring_->DisableKicks();
 }
 
 bool TransportQueue::EnableKicks() {
-  return ring_ && ring_->EnableKicks();
+  if (!ring_ || held_) return false;
+  return ring_->EnableKicks() || !again_.empty();
 }
 
 void TransportQueue::set_position(std::uint32_t position) {

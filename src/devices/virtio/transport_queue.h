@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -9,6 +10,7 @@
 #include <holdfast/unique_fd.h>
 
 #include "devices/virtio/device.h"
+#include "devices/virtio/queue_state.h"
 
 namespace holdfast::devices::virtio {
 
@@ -28,14 +30,25 @@ class TransportQueue final : public DeviceQueue {
   ~TransportQueue() override;
 
   /// From here on the driver's requests are there, and kicks are listened to.
-  /// @return kMalformed for a layout that cannot be
-  Status Start(const AddressSpace& memory, const QueueLayout& layout);
+  /// @param from  where it was saved; null: the driver has just made it
+  /// @return kMalformed for a layout that cannot be, and for requests of `from` that are not in RAM
+  Status Start(const AddressSpace& memory, const QueueLayout& layout,
+               const QueueState* from = nullptr);
   /// Back to not being ready; kicks of before are forgotten.
   void Stop() noexcept;
+
+  /// While held, Pop() gives nothing and the rings are left alone, because the machine stands.
+  void Hold(bool held) noexcept;
+  /// How it stands while it is held, as Start() takes it.
+  /// @return an error if the device has requests that it neither answered nor gave back
+  Result<QueueState> Save(const AddressSpace& memory) const;
+  /// Interrupts the driver, which may have missed one.
+  void Interrupt() const { hooks_.interrupt(); }
 
   bool ready() const noexcept override { return ring_.has_value(); }
   std::optional<Chain> Pop() override;
   void Unpop(Chain chain) override;
+  void Requeue(Chain chain) override;
   void Push(const Chain& chain, std::uint32_t written) override;
   void Notify() override;
   void DisableKicks() override;
@@ -58,6 +71,10 @@ class TransportQueue final : public DeviceQueue {
   QueueLayout layout_;
   std::optional<Queue> ring_;
   bool listening_ = false;
+  bool held_ = false;
+  std::deque<Chain> again_;    // given by Pop() before the ring's
+  std::size_t requeued_ = 0;   // since it was held: the first of them
+  bool popped_again_ = false;  // the last one popped was of again_
 };
 
 }  // namespace holdfast::devices::virtio

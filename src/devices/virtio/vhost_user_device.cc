@@ -130,7 +130,8 @@ Status VhostUserDevice::Activate(Transport& transport) {
   HF_TRY_STATUS(vhost_user::CheckMemory(transport.memory()));
   transport_ = &transport;
   inflight_.reset();
-  lost_ = false;
+  // Which requests a back end had before the guest was saved, this one does not know.
+  lost_ = transport.restored();
   // The kicks are the back end's, also those that come while there is none.
   for (unsigned i = 0; i < config_.queue_sizes.size(); ++i) {
     if (transport.queue(i).ready()) transport.queue(i).TakeKicks(true);
@@ -211,6 +212,34 @@ void VhostUserDevice::WaitForAnswers() const {
     pollfd gone{.fd = front()->fd(), .events = POLLIN, .revents = 0};
     if (::poll(&gone, 1, 1) != 0) return;
   }
+}
+
+void VhostUserDevice::VisitState(state::Fields& fields) {
+  bool written = false;
+  std::uint8_t value = 0;
+  {
+    const MutexLock lock(mutex_);
+    written = written_.has_value();
+    value = written ? std::to_integer<std::uint8_t>(*written_) : std::uint8_t{0};
+  }
+  fields.Value("config-written", written);
+  fields.Value("config-byte", value);
+  fields.Check(!written || config_.writable_byte.has_value(),
+               "the driver has written where it cannot");
+  if (!fields.loading() || !fields.ok()) return;
+  if (!written) {
+    const MutexLock lock(mutex_);
+    written_.reset();
+    return;
+  }
+  WriteConfig(*config_.writable_byte, std::as_bytes(std::span(&value, 1)));
+}
+
+Status VhostUserDevice::Migratable() const {
+  if (config_.unsaved_state.empty()) return {};
+  return Fail(Errc::kUnsupported,
+              fmt::format("it cannot be saved: its back end has {}", config_.unsaved_state),
+              "Take the device away first.");
 }
 
 void VhostUserDevice::SetRunning(bool running) noexcept {

@@ -46,6 +46,9 @@ class VhostUserDevice final : public Device {
     /// Each request is answered in a time of its own, whatever else happens: a stop waits for
     /// them, because not every back end does.
     bool requests_end = false;
+    /// What a back end remembers of the guest that nobody here knows, to complete "its back end has
+    /// "; empty: nothing.
+    std::string unsaved_state = {};
   };
   /// Connects. `front` has greeted the back end already. @return kUnsupported for a back end that
   /// cannot do what is needed
@@ -71,6 +74,8 @@ class VhostUserDevice final : public Device {
   Status Activate(Transport& transport) override;
   void HandleQueue(unsigned index) override;
   void SetRunning(bool running) noexcept override;
+  void VisitState(state::Fields& fields) override HF_EXCLUDES(mutex_);
+  Status Migratable() const override;
   void Reset() noexcept override;
 
  private:

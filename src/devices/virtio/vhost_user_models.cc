@@ -219,7 +219,8 @@ Result<std::unique_ptr<VhostUserDevice>> MakeVhostUserFs(EventLoop& loop,
       .config_size = 0,
       .own_config = std::move(own),
       .edit_config = {},
-      .writable_byte = {}};
+      .writable_byte = {},
+      .unsaved_state = "the guest's open files, which it alone knows"};
   return VhostUserDevice::Create(loop, std::move(device), std::move(endpoint), std::move(front));
 }
 

@@ -81,6 +81,7 @@ Status VhostVsock::Activate(Transport& transport) {
     transport_->NeedsReset(Error(Errc::kMalformed, "the kernel found a queue broken"));
   }));
   transport_ = &transport;
+  reset_untold_ = transport.restored();
   return TakeQueues();
 }
 
@@ -104,7 +105,19 @@ void VhostVsock::SetRunning(bool running) noexcept {
   if (!stopped) log::Warn(stopped.error().ToString());
 }
 
+// VIRTIO_VSOCK_EVENT_TRANSPORT_RESET (virtio 1.2, 5.10.6.9).
+void VhostVsock::TellReset() {
+  DeviceQueue& events = transport_->queue(kServed);
+  std::optional<Chain> chain = events.ready() ? events.Pop() : std::nullopt;
+  if (!chain) return;
+  constexpr std::array<std::byte, 4> kTransportReset{};
+  const std::size_t written = chain->writable.CopyIn(0, kTransportReset);
+  events.Complete(*chain, static_cast<std::uint32_t>(written));
+  reset_untold_ = false;
+}
+
 void VhostVsock::HandleQueue(unsigned index) {
+  if (transport_ != nullptr && index == kServed && reset_untold_) return TellReset();
   // Kicks from before the kernel listened.
   if (transport_ != nullptr && index < kServed) {
     (void)::eventfd_write(transport_->queue(index).kick_fd(), 1);

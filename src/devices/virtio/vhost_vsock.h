@@ -18,8 +18,8 @@ namespace holdfast::devices::virtio {
 /// A socket device (virtio 1.2, 5.10) that the kernel serves: AF_VSOCK between the guest, which has
 /// an address of its own (its context id), and the host, whose context id is 2.
 ///
-/// Receive and transmit queue are the kernel's. The event queue is for a guest that was moved to
-/// another host; nothing is ever put into it.
+/// Receive and transmit queue are the kernel's. The event queue tells a guest that was saved and
+/// goes on elsewhere that its connections are gone, and its context id perhaps another one.
 ///
 /// Thread-safety: as Device; all on the loop's thread.
 class VhostVsock final : public Device {
@@ -57,6 +57,7 @@ class VhostVsock final : public Device {
              const Config& config);
   Status Serve(bool serve) const;
   Status TakeQueues();
+  void TellReset();
 
   EventLoop& loop_;
   const std::unique_ptr<vhost::KernelVhost> kernel_;
@@ -64,6 +65,7 @@ class VhostVsock final : public Device {
   const Config config_;
   const std::uint64_t features_;
   Transport* transport_ = nullptr;  // while active
+  bool reset_untold_ = false;       // until the driver has a buffer for it
 };
 
 extern const DeviceModel kVhostVsockPci;

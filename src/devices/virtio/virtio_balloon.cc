@@ -110,7 +110,49 @@ Status VirtioBalloon::Activate(Transport& transport) {
   transport_ = &transport;
   ++activation_;
   StartPolling();
+  if (transport.restored() && transport.has(kHinting)) {
+    // Whoever asked for hints is not here: the guest may use its pages again.
+    hints_.Forget();
+    TellConfig();
+  }
   return {};
+}
+
+// The driver's buffer for statistics goes back: it is asked anew when the time comes.
+void VirtioBalloon::SetRunning(bool running) noexcept {
+  Transport* const transport = transport_;
+  if (running || transport == nullptr || !stats_buffer_) return;
+  transport->queue(kFirstOptionalQueue).Requeue(*std::exchange(stats_buffer_, std::nullopt));
+}
+
+void VirtioBalloon::VisitState(state::Fields& fields) {
+  Layout layout;
+  GuestStats stats;
+  {
+    const MutexLock lock(mutex_);
+    layout = layout_;
+    stats = stats_;
+  }
+  fields.Value("pages", layout.pages);
+  fields.Value("actual", layout.actual);
+  fields.Value("poison", layout.poison);
+  fields.Value("stats-time", stats.last_update);
+  for (auto& value : stats.values) {
+    bool known = value.has_value();
+    std::uint64_t number = value.value_or(0);
+    fields.Value("stat-known", known);
+    fields.Value("stat", number);
+    value = known ? std::optional(number) : std::nullopt;
+  }
+  if (!fields.loading() || !fields.ok()) return;
+  {
+    const MutexLock lock(mutex_);
+    layout_.pages = layout.pages;
+    layout_.actual = layout.actual;
+    layout_.poison = layout.poison;
+    stats_ = stats;
+  }
+  TellChange();
 }
 
 void VirtioBalloon::Clear() noexcept {

@@ -56,6 +56,8 @@ class VirtioBalloon final : public Device, public Balloon {
   void WriteConfig(std::uint64_t offset, std::span<const std::byte> data) noexcept override;
   Status Activate(Transport& transport) override;
   void HandleQueue(unsigned index) override;
+  void SetRunning(bool running) noexcept override;
+  void VisitState(state::Fields& fields) override HF_EXCLUDES(mutex_);
   void Reset() noexcept override;
 
   void SetTarget(std::uint64_t bytes) override;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "devices/virtio/virtio_blk.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <cerrno>
@@ -164,6 +166,28 @@ Status VirtioBlk::Activate(Transport& transport) {
   }
   transport_ = &transport;
   return {};
+}
+
+void VirtioBlk::SetRunning(bool running) noexcept {
+  if (running || submitter_ == nullptr || transport_ == nullptr) return;
+  submitter_->Drain();
+  NotifyQueues();
+  for (auto& request : std::exchange(stopped_, {})) {
+    transport_.load()->queue(request->queue).Requeue(std::move(request->chain));
+  }
+}
+
+void VirtioBlk::VisitState(state::Fields& fields) {
+  std::uint64_t size = drive_.size();
+  bool write_cache = drive_.write_cache();
+  fields.Value("size", size);
+  fields.Value("write-cache", write_cache);
+  if (!fields.loading() || !fields.ok()) return;
+  if (size != drive_.size()) {
+    return fields.Malformed(
+        fmt::format("the disk had {} bytes and here it has {}", size, drive_.size()));
+  }
+  drive_.set_write_cache(write_cache);
 }
 
 void VirtioBlk::Reset() noexcept {

@@ -53,6 +53,9 @@ class VirtioBlk final : public Device {
   void WriteConfig(std::uint64_t offset, std::span<const std::byte> data) noexcept override;
   Status Activate(Transport& transport) override;
   void HandleQueue(unsigned index) override;
+  /// A stop waits for the host's disks; what they could not do (werror=stop) is tried again.
+  void SetRunning(bool running) noexcept override;
+  void VisitState(state::Fields& fields) override;
   void Reset() noexcept override;
 
  private:

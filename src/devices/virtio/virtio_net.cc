@@ -119,13 +119,19 @@ void VirtioNet::ResetFilter() {
 Status VirtioNet::Activate(Transport& transport) {
   transport_ = &transport;
   life_ = std::make_shared<int>();
-  ResetFilter();
+  const bool restored = transport.restored();
+  const std::uint64_t most_offloads = Consistent(transport.features()) & net::kNetGuestOffloads;
+  offloads_ = restored ? offloads_ & most_offloads : most_offloads;
+  if (!restored) ResetFilter();
   filter_.filters_vlans = transport.has(net::kNetControlVlan);
   // Without several pairs there is only the first, and the control queue follows it.
   control_index_ = transport.has(net::kNetMultiQueue) ? 2 * most_pairs_ : 2;
   if (backend_ == nullptr) return {};
-  HF_TRY_STATUS(backend_->SetOffloads(Consistent(transport.features()) & net::kNetGuestOffloads));
-  return AttachPairs(1);
+  HF_TRY_STATUS(backend_->SetOffloads(offloads_));
+  HF_TRY_STATUS(AttachPairs(restored ? std::max(active_pairs_, 1U) : 1));
+  // The network may be another one, or have forgotten the guest.
+  if (restored && !Announce() && transport.has(net::kNetStatus)) transport.ConfigChanged();
+  return {};
 }
 
 Status VirtioNet::AttachPairs(unsigned count) {
@@ -187,7 +193,7 @@ void VirtioNet::SetRunning(bool running) noexcept {
   if (transport_ == nullptr) return;
   if (!running) {
     if (ServedElsewhere()) StandStill();
-    return;
+    return GiveBuffersBack();
   }
   if (const Status attached = AttachPairs(active_pairs_); !attached) {
     return transport_->NeedsReset(attached.error());

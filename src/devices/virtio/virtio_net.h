@@ -73,6 +73,7 @@ class VirtioNet final : public Device, public net::Nic {
   void HandleQueue(unsigned index) override;
   /// While the machine stands, no frame goes either way, whoever serves the queues.
   void SetRunning(bool running) noexcept override;
+  void VisitState(state::Fields& fields) override HF_EXCLUDES(mutex_);
   void Reset() noexcept override;
 
   const std::string& nic_name() const noexcept override { return config_.name; }
@@ -120,6 +121,10 @@ class VirtioNet final : public Device, public net::Nic {
   void TellStatus() HF_EXCLUDES(mutex_);
   void ResetFilter();
 
+  // virtio_net_state.cc
+  void GiveBuffersBack();
+  void VisitFilter(state::Fields& fields);
+
   // virtio_net_vhost.cc
   bool UsesKernel() const noexcept { return kernel_; }
   void AgreeWithKernel() noexcept;
@@ -164,6 +169,7 @@ class VirtioNet final : public Device, public net::Nic {
   unsigned control_index_ = 0;
   std::vector<Pair> pairs_;
   unsigned active_pairs_ = 0;
+  std::uint64_t offloads_ = 0;  // what the driver wants of kNetGuestOffloads
   bool link_ = true;
   bool running_ = true;        // the machine does
   std::shared_ptr<int> life_;  // of posted work: gone with a reset

@@ -231,7 +231,9 @@ VirtioNet::Ack VirtioNet::ControlOffloads(std::uint8_t command, std::span<const 
   }
   const std::uint64_t agreed = transport_->features() & net::kNetGuestOffloads;
   if ((*wanted & ~agreed) != 0 || backend_ == nullptr) return kControlError;
-  return backend_->SetOffloads(*wanted) ? kControlOk : kControlError;
+  if (!backend_->SetOffloads(*wanted)) return kControlError;
+  offloads_ = *wanted;
+  return kControlOk;
 }
 
 void VirtioNet::FilterChanged() {

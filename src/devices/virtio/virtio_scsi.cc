@@ -120,8 +120,34 @@ void VirtioScsi::WriteConfig(std::uint64_t offset, std::span<const std::byte> da
 
 Status VirtioScsi::Activate(Transport& transport) {
   transport_ = &transport;
-  events_missed_ = false;
+  if (!transport.restored()) events_missed_ = false;
   return {};
+}
+
+void VirtioScsi::SetRunning(bool running) noexcept {
+  if (running || transport_ == nullptr) return;
+  for (const auto& [where, disk] : bus_->units()) {
+    for (const auto& command : disk->Suspend()) {
+      auto& pending = static_cast<Pending&>(*command);
+      transport_->queue(pending.queue).Requeue(std::move(pending.chain));
+    }
+  }
+  NotifyQueues();
+}
+
+void VirtioScsi::VisitState(state::Fields& fields) {
+  std::uint32_t sense_size = sense_size_;
+  std::uint32_t cdb_size = cdb_size_;
+  bool events_missed = events_missed_;
+  fields.Value("sense-size", sense_size);
+  fields.Value("cdb-size", cdb_size);
+  fields.Value("events-missed", events_missed);
+  fields.Check(sense_size <= kMostSense && cdb_size <= kMostCdb && cdb_size != 0,
+               "sense data or commands of a size that there is not");
+  if (!fields.loading() || !fields.ok()) return;
+  sense_size_ = sense_size;
+  cdb_size_ = cdb_size;
+  events_missed_ = events_missed;
 }
 
 void VirtioScsi::Reset() noexcept {

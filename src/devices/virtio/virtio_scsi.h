@@ -51,6 +51,9 @@ class VirtioScsi final : public Device {
   void WriteConfig(std::uint64_t offset, std::span<const std::byte> data) noexcept override;
   Status Activate(Transport& transport) override;
   void HandleQueue(unsigned index) override;
+  /// As VirtioBlk, for all disks.
+  void SetRunning(bool running) noexcept override;
+  void VisitState(state::Fields& fields) override;
   void Reset() noexcept override;
 
  private:

@@ -18,6 +18,7 @@ constexpr std::uint16_t kControlQueueSize = 32;
 constexpr unsigned kControlRequestsAtOnce = 64;
 // A driver that asks and gives no buffers for the answers gets no more than that.
 constexpr std::size_t kMostMessages = 1024;
+constexpr std::size_t kMostMessage = 4096;  // bytes, with a port's name
 
 struct Config {
   std::uint16_t columns = 0;
@@ -73,6 +74,25 @@ Status VirtioSerial::Activate(Transport& transport) {
     if (const auto port = ports_.find(0); port != ports_.end()) port->second->GuestOpens(true);
   }
   return {};
+}
+
+void VirtioSerial::SetRunning(bool running) noexcept {
+  if (running || transport_ == nullptr) return;
+  for (const auto& [number, port] : ports_) port->GiveRequestBack();
+}
+
+void VirtioSerial::VisitState(state::Fields& fields) {
+  bool driver_ready = driver_ready_;
+  std::vector<std::vector<std::byte>> messages(messages_.begin(), messages_.end());
+  fields.Value("driver-ready", driver_ready);
+  fields.List("messages", messages, kMostMessages,
+              [](state::Fields& each, std::vector<std::byte>& message) {
+                each.Blob("message", message, kMostMessage);
+                each.Check(message.size() >= sizeof(Message), "a message is too short");
+              });
+  if (!fields.loading() || !fields.ok()) return;
+  driver_ready_ = driver_ready;
+  messages_.assign(messages.begin(), messages.end());
 }
 
 void VirtioSerial::Reset() noexcept {

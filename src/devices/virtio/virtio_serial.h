@@ -56,6 +56,8 @@ class VirtioSerial final : public Device {
   void ReadConfig(std::uint64_t offset, std::span<std::byte> data) noexcept override;
   Status Activate(Transport& transport) override;
   void HandleQueue(unsigned index) override;
+  void SetRunning(bool running) noexcept override;
+  void VisitState(state::Fields& fields) override;
   void Reset() noexcept override;
 
   /// The bus as devices that go onto it find it.
