@@ -5,6 +5,7 @@
  * command line, a letter for each step:
  *   0..9  ends through isa-debug-exit with that number, if the device is there
  *   e     echoes COM1's input until a 'q' comes in
+ *   n     counts for good, in ECX and in the word at COUNTER
  *   r     resets through the keyboard controller
  *   p     powers off through the ACPI registers (PM1a control at 0x604, S5)
  *   c     tells pvpanic that it has crashed
@@ -21,6 +22,7 @@
 #define PVPANIC 0x505
 #define PM1_CONTROL 0x604
 #define KEYBOARD_COMMAND 0x64
+#define COUNTER 0x500000
 
         .code32
         .section .text.start, "ax"
@@ -47,6 +49,8 @@ command:
         add     $1, %ebx
         cmp     $'e', %al
         je      echo
+        cmp     $'n', %al
+        je      count
         cmp     $'r', %al
         je      reset
         cmp     $'p', %al
@@ -71,6 +75,12 @@ echo:
         cmp     $'q', %al
         jne     echo
         jmp     command
+count:
+        mov     $0, %ecx
+counting:
+        add     $1, %ecx
+        mov     %ecx, COUNTER
+        jmp     counting
 reset:
         mov     $0xfe, %al
         mov     $KEYBOARD_COMMAND, %edx

@@ -128,5 +128,7 @@ inline constexpr unsigned kCpuid2HeaderSize = 8;
 inline constexpr unsigned kMsrsHeaderSize = 8;
 inline constexpr unsigned kMsrListHeaderSize = 4;
 inline constexpr unsigned kIrqRoutingHeaderSize = 8;
+inline constexpr unsigned kXsaveHeaderSize = 4096;  // kvm_xsave: the part that always is there
+inline constexpr unsigned kNestedStateHeaderSize = 128;
 
 }  // namespace holdfast::kvm::abi

@@ -72,6 +72,32 @@ class Vcpu {
   /// XCR0 and friends; kUnsupported-like errors where the host has no XSAVE.
   Result<kvm_xcrs> GetXcrs() const;
   Status SetXcrs(const kvm_xcrs& xcrs) const;
+  /// The special registers with the PDPTRs of a guest in PAE mode (KVM_CAP_SREGS2, Linux 5.14);
+  /// without KVM reads them from guest memory when they are set.
+  Result<kvm_sregs2> GetSregs2() const;
+  Status SetSregs2(const kvm_sregs2& sregs) const;
+  /// All of FPU, SSE, AVX … in the layout of CPUID leaf 0xd. @param size  bytes: what the VM
+  /// answers for KVM_CAP_XSAVE2 (Linux 5.17), 4096 where it answers nothing
+  Result<std::vector<std::byte>> GetXsave(std::size_t size) const;
+  /// @param area  of the size that GetXsave() needs here: KVM reads so much
+  Status SetXsave(std::span<const std::byte> area) const;
+  /// State of a guest's own hypervisor (KVM_CAP_NESTED_STATE, Linux 4.20). @param most  the VM's
+  /// answer to that capability. The answer may be shorter.
+  Result<std::vector<std::byte>> GetNestedState(std::size_t most) const;
+  /// @return kInvalidArgument where `state` is not as long as it says itself
+  Status SetNestedState(std::span<const std::byte> state) const;
+  /// Frequency of the guest's TSC in kHz (KVM_CAP_GET_TSC_KHZ).
+  Result<unsigned> GetTscKhz() const;
+  /// Before the vCPU runs. Without KVM_CAP_TSC_CONTROL a frequency other than the host's is refused
+  /// or only approximated.
+  Status SetTscKhz(unsigned khz) const;
+  /// What is added to the host's TSC (KVM_VCPU_TSC_OFFSET, Linux 5.16); empty where KVM does not
+  /// say.
+  Result<std::optional<std::uint64_t>> GetTscOffset() const;
+  Status SetTscOffset(std::uint64_t offset) const;
+  /// Tells a guest with kvmclock that it has stood, so that its watchdogs do not blame themselves.
+  /// @return EINVAL where the guest does not use kvmclock
+  Status NotifyPaused() const;
   /// Lets KVM map [from, from + size) for this vCPU before it is touched (KVM_PRE_FAULT_MEMORY,
   /// Linux 6.11). Only by the thread that runs it. @return the bytes that are mapped from the start
   /// on, which may be fewer; the failed ioctl where it is none.

@@ -102,6 +102,9 @@ class Vm {
   Status SetIrqchip(const kvm_irqchip& chip) const;
   Result<kvm_pit_state2> GetPit() const;
   Status SetPit(const kvm_pit_state2& pit) const;
+  /// The guest's kvmclock: nanoseconds since the VM was made, or since SetClock() said otherwise.
+  Result<std::uint64_t> GetClock() const;
+  Status SetClock(std::uint64_t nanoseconds) const;
   /// KVM_ENABLE_CAP with up to one argument.
   Status EnableCapability(std::uint32_t capability, std::uint64_t argument = 0) const;
 

@@ -123,6 +123,8 @@ inline constexpr Request<kvm_pit_state2> kSetPit2{KVM_SET_PIT2, "KVM_SET_PIT2"};
 inline constexpr Request<kvm_irqchip> kGetIrqchip{KVM_GET_IRQCHIP, "KVM_GET_IRQCHIP"};
 // linux/kvm.h declares KVM_SET_IRQCHIP as a read ioctl; the number is what counts.
 inline constexpr Request<kvm_irqchip> kSetIrqchip{KVM_SET_IRQCHIP, "KVM_SET_IRQCHIP"};
+inline constexpr Request<kvm_clock_data> kGetClock{KVM_GET_CLOCK, "KVM_GET_CLOCK"};
+inline constexpr Request<kvm_clock_data> kSetClock{KVM_SET_CLOCK, "KVM_SET_CLOCK"};
 inline constexpr Request<kvm_irq_level> kIrqLine{KVM_IRQ_LINE, "KVM_IRQ_LINE"};
 inline constexpr FlexRequest<abi::kIrqRoutingHeaderSize> kSetGsiRouting{_IOC_WRITE, 0x6a,
                                                                         "KVM_SET_GSI_ROUTING"};
@@ -158,6 +160,29 @@ inline constexpr Request<kvm_debugregs> kGetDebugregs{KVM_GET_DEBUGREGS, "KVM_GE
 inline constexpr Request<kvm_debugregs> kSetDebugregs{KVM_SET_DEBUGREGS, "KVM_SET_DEBUGREGS"};
 inline constexpr Request<kvm_xcrs> kGetXcrs{KVM_GET_XCRS, "KVM_GET_XCRS"};
 inline constexpr Request<kvm_xcrs> kSetXcrs{KVM_SET_XCRS, "KVM_SET_XCRS"};
+inline constexpr Request<kvm_sregs2> kGetSregs2{KVM_GET_SREGS2, "KVM_GET_SREGS2"};
+inline constexpr Request<kvm_sregs2> kSetSregs2{KVM_SET_SREGS2, "KVM_SET_SREGS2"};
+inline constexpr FlexRequest<abi::kXsaveHeaderSize> kGetXsave{_IOC_READ, 0xa4, "KVM_GET_XSAVE"};
+inline constexpr FlexRequest<abi::kXsaveHeaderSize> kSetXsave{_IOC_WRITE, 0xa5, "KVM_SET_XSAVE"};
+inline constexpr FlexRequest<abi::kXsaveHeaderSize> kGetXsave2{_IOC_READ, 0xcf, "KVM_GET_XSAVE2"};
+static_assert(kGetXsave.number == 0x9000aea4UL);
+static_assert(kSetXsave.number == 0x5000aea5UL);
+static_assert(kGetXsave2.number == 0x9000aecfUL);
+inline constexpr FlexRequest<abi::kNestedStateHeaderSize> kGetNestedState{
+    _IOC_READ | _IOC_WRITE, 0xbe, "KVM_GET_NESTED_STATE"};
+inline constexpr FlexRequest<abi::kNestedStateHeaderSize> kSetNestedState{_IOC_WRITE, 0xbf,
+                                                                          "KVM_SET_NESTED_STATE"};
+static_assert(kGetNestedState.number == 0xc080aebeUL);
+static_assert(kSetNestedState.number == 0x4080aebfUL);
+inline constexpr ValueRequest kSetTscKhz{KVM_SET_TSC_KHZ, "KVM_SET_TSC_KHZ"};
+inline constexpr ValueRequest kGetTscKhz{KVM_GET_TSC_KHZ, "KVM_GET_TSC_KHZ"};
+inline constexpr Request<kvm_device_attr> kHasDeviceAttr{KVM_HAS_DEVICE_ATTR,
+                                                         "KVM_HAS_DEVICE_ATTR"};
+inline constexpr Request<kvm_device_attr> kGetDeviceAttr{KVM_GET_DEVICE_ATTR,
+                                                         "KVM_GET_DEVICE_ATTR"};
+inline constexpr Request<kvm_device_attr> kSetDeviceAttr{KVM_SET_DEVICE_ATTR,
+                                                         "KVM_SET_DEVICE_ATTR"};
+inline constexpr ValueRequest kKvmclockCtrl{KVM_KVMCLOCK_CTRL, "KVM_KVMCLOCK_CTRL"};
 inline constexpr Request<kvm_translation> kTranslate{KVM_TRANSLATE, "KVM_TRANSLATE"};
 inline constexpr FlexRequest<abi::kCpuid2HeaderSize> kSetCpuid2{_IOC_WRITE, 0x90, "KVM_SET_CPUID2"};
 inline constexpr FlexRequest<abi::kCpuid2HeaderSize> kGetCpuid2{_IOC_READ | _IOC_WRITE, 0x91,

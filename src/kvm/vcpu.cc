@@ -5,6 +5,7 @@
 #include <holdfast/vm.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 
@@ -13,6 +14,9 @@
 
 namespace holdfast::kvm {
 namespace {
+
+// Where a nested state has its size: behind flags and format.
+constexpr std::size_t kNestedSizeOffset = offsetof(kvm_nested_state, size);
 
 template <typename T>
 Result<T> Get(int fd, const Request<T>& request) {
@@ -140,6 +144,80 @@ Result<kvm_xcrs> Vcpu::GetXcrs() const {
 }
 Status Vcpu::SetXcrs(const kvm_xcrs& xcrs) const {
   return Set(fd_.get(), kSetXcrs, xcrs);
+}
+
+Result<kvm_sregs2> Vcpu::GetSregs2() const {
+  return Get(fd_.get(), kGetSregs2);
+}
+Status Vcpu::SetSregs2(const kvm_sregs2& sregs) const {
+  return Set(fd_.get(), kSetSregs2, sregs);
+}
+
+Result<std::vector<std::byte>> Vcpu::GetXsave(std::size_t size) const {
+  std::vector<std::byte> area(std::max<std::size_t>(size, abi::kXsaveHeaderSize));
+  HF_TRY_STATUS(area.size() > abi::kXsaveHeaderSize ? Call(fd_.get(), kGetXsave2, area.data())
+                                                    : Call(fd_.get(), kGetXsave, area.data()));
+  return area;
+}
+Status Vcpu::SetXsave(std::span<const std::byte> area) const {
+  std::vector<std::byte> copy(area.begin(), area.end());
+  HF_TRY_STATUS(Call(fd_.get(), kSetXsave, copy.data()));
+  return {};
+}
+
+Result<std::vector<std::byte>> Vcpu::GetNestedState(std::size_t most) const {
+  std::vector<std::byte> state(std::max<std::size_t>(most, abi::kNestedStateHeaderSize));
+  auto size = static_cast<std::uint32_t>(state.size());
+  std::memcpy(state.data() + kNestedSizeOffset, &size, sizeof size);
+  HF_TRY_STATUS(Call(fd_.get(), kGetNestedState, state.data()));
+  std::memcpy(&size, state.data() + kNestedSizeOffset, sizeof size);
+  state.resize(std::min<std::size_t>(size, state.size()));
+  return state;
+}
+Status Vcpu::SetNestedState(std::span<const std::byte> state) const {
+  std::vector<std::byte> copy(state.begin(), state.end());
+  std::uint32_t size = 0;
+  if (copy.size() >= abi::kNestedStateHeaderSize)
+    std::memcpy(&size, copy.data() + kNestedSizeOffset, sizeof size);
+  if (size != copy.size()) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("a nested state of {} bytes says that it has {}", copy.size(), size));
+  }
+  HF_TRY_STATUS(Call(fd_.get(), kSetNestedState, copy.data()));
+  return {};
+}
+
+Result<unsigned> Vcpu::GetTscKhz() const {
+  HF_TRY(const int khz, Call(fd_.get(), kGetTscKhz));
+  return static_cast<unsigned>(khz);
+}
+Status Vcpu::SetTscKhz(unsigned khz) const {
+  HF_TRY_STATUS(Call(fd_.get(), kSetTscKhz, khz));
+  return {};
+}
+
+Result<std::optional<std::uint64_t>> Vcpu::GetTscOffset() const {
+  std::uint64_t offset = 0;
+  kvm_device_attr attribute{};
+  attribute.group = KVM_VCPU_TSC_CTRL;
+  attribute.attr = KVM_VCPU_TSC_OFFSET;
+  attribute.addr = reinterpret_cast<std::uint64_t>(&offset);
+  if (!Call(fd_.get(), kHasDeviceAttr, attribute)) return std::nullopt;
+  HF_TRY_STATUS(Call(fd_.get(), kGetDeviceAttr, attribute));
+  return offset;
+}
+Status Vcpu::SetTscOffset(std::uint64_t offset) const {
+  kvm_device_attr attribute{};
+  attribute.group = KVM_VCPU_TSC_CTRL;
+  attribute.attr = KVM_VCPU_TSC_OFFSET;
+  attribute.addr = reinterpret_cast<std::uint64_t>(&offset);
+  HF_TRY_STATUS(Call(fd_.get(), kSetDeviceAttr, attribute));
+  return {};
+}
+
+Status Vcpu::NotifyPaused() const {
+  HF_TRY_STATUS(Call(fd_.get(), kKvmclockCtrl));
+  return {};
 }
 
 Result<std::uint64_t> Vcpu::PreFault(GuestAddress from, std::uint64_t size) const {

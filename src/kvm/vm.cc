@@ -209,6 +209,19 @@ Status Vm::SetPit(const kvm_pit_state2& pit) const {
   return {};
 }
 
+Result<std::uint64_t> Vm::GetClock() const {
+  kvm_clock_data clock{};
+  HF_TRY_STATUS(Call(fd_.get(), kGetClock, clock));
+  return clock.clock;
+}
+
+Status Vm::SetClock(std::uint64_t nanoseconds) const {
+  kvm_clock_data clock{};
+  clock.clock = nanoseconds;
+  HF_TRY_STATUS(Call(fd_.get(), kSetClock, clock));
+  return {};
+}
+
 Status Vm::EnableCapability(std::uint32_t capability, std::uint64_t argument) const {
   kvm_enable_cap request{};
   request.cap = capability;

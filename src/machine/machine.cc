@@ -60,6 +60,7 @@ Status Machine::Impl::Resume() {
     case RunState::kIoError:
       break;
   }
+  HF_TRY_STATUS(ContinueClock());
   SetState(RunState::kRunning);
   RunVcpus();
   return {};
@@ -239,6 +240,7 @@ void Machine::Impl::SetState(RunState state) {
   if (state == state_) return;
   HF_TRACE(runstate_set, static_cast<int>(state_), RunStateName(state_), static_cast<int>(state),
            RunStateName(state));
+  if (state_ == RunState::kRunning) StopClock();
   state_ = state;
   platform_->SetRunning(state == RunState::kRunning);
   devices_->SetRunning(state == RunState::kRunning);

@@ -89,7 +89,7 @@ Status Machine::Impl::CreatePlatform() {
 }
 
 Status Machine::Impl::CreateVcpus(kvm::System& system, std::span<const kvm_cpuid_entry2> cpuid) {
-  HF_TRY(const std::vector<std::uint32_t> msrs, system.MsrIndexList());
+  HF_TRY(abilities_, VcpuAbilities::Of(system, vm_));
   CpuidOptions options;
   options.topology = config_.smp;
   options.map_gpa_range = conversion_exits_.has_value();
@@ -102,8 +102,9 @@ Status Machine::Impl::CreateVcpus(kvm::System& system, std::span<const kvm_cpuid
   for (unsigned i = 0; i < config_.smp.cpus; ++i) {
     // The id of a vCPU is its APIC id: KVM takes it as the initial one.
     HF_TRY(kvm::Vcpu vcpu, kvm::Vcpu::Create(vm_, apic_ids_[i]));
-    HF_TRY_STATUS(vcpu.SetCpuid(BuildCpuid(cpuid, options, apic_ids_[i])));
-    HF_TRY(PowerOnState state, PowerOnState::Take(vcpu, msrs));
+    cpuid_.push_back(BuildCpuid(cpuid, options, apic_ids_[i]));
+    HF_TRY_STATUS(vcpu.SetCpuid(cpuid_.back()));
+    HF_TRY(PowerOnState state, PowerOnState::Take(vcpu, abilities_.msrs));
     power_on_.push_back(std::move(state));
     vcpus_.push_back(
         std::make_unique<VcpuThread>(i, std::move(vcpu), platform_->io(), platform_->mmio(), events,

@@ -25,6 +25,7 @@
 #include "machine/device_tree.h"
 #include "machine/machine.h"
 #include "machine/platform.h"
+#include "machine/saved_vcpu.h"
 #include "machine/smbios/smbios.h"
 #include "machine/vcpu_state.h"
 #include "machine/vcpu_thread.h"
@@ -147,6 +148,12 @@ class Machine::Impl {
   // machine_state.cc
   std::vector<state::Section> ListState();
   void VisitState(state::Fields& fields);
+  void VisitIrqchips(state::Fields& fields);
+  void VisitPit(state::Fields& fields);
+  void VisitClock(state::Fields& fields);
+  void VisitVcpu(std::size_t index, state::Fields& fields);
+  void StopClock();
+  Status ContinueClock();
 
   Status RestorePowerOnState();  // without loading the guest
   void StopVcpus();
@@ -178,6 +185,11 @@ class Machine::Impl {
   devices::MachineServices services_;
   std::unique_ptr<DeviceTree> devices_;
   ChipState chips_{};
+  // kvmclock, which stands while the guest does; empty before it runs for the first time.
+  std::optional<std::uint64_t> clock_ns_;
+  VcpuAbilities abilities_;
+  std::vector<std::vector<kvm_cpuid_entry2>> cpuid_;      // what each vCPU was given
+  std::optional<SavedVcpu::TscReference> tsc_reference_;  // while vCPUs are loaded
   std::vector<std::uint32_t> apic_ids_;
   std::vector<PowerOnState> power_on_;              // by vCPU index
   std::vector<std::unique_ptr<VcpuThread>> vcpus_;  // last: their threads use all of the above

@@ -11,6 +11,8 @@ namespace holdfast::machine {
 namespace {
 
 constexpr std::size_t kLongestStateName = 32;
+// Nanoseconds, a hundred years: sums with it stay far from overflow.
+constexpr std::uint64_t kLongestTime = 3'155'760'000ULL * 1'000'000'000;
 
 // What a machine stands in for a reason that outlives a save.
 constexpr RunState kKept[] = {RunState::kPaused,        RunState::kShutdown,
@@ -19,6 +21,10 @@ constexpr RunState kKept[] = {RunState::kPaused,        RunState::kShutdown,
 
 RunState StateToKeep(RunState state) {
   return std::ranges::find(kKept, state) != std::end(kKept) ? state : RunState::kPaused;
+}
+
+void Refuse(state::Fields& fields, const Status& status) {
+  if (!status) fields.Malformed(status.error().ToString());
 }
 
 }  // namespace
@@ -57,6 +63,76 @@ void Machine::Impl::VisitState(state::Fields& fields) {
   loaded_state_ = *kept;
 }
 
+void Machine::Impl::VisitIrqchips(state::Fields& fields) {
+  constexpr std::string_view kNames[] = {"pic-master", "pic-slave", "ioapic"};
+  for (std::uint32_t id = 0; id < std::size(kNames); ++id) {
+    kvm_irqchip chip{};
+    if (!fields.loading()) {
+      auto now = vm_.GetIrqchip(id);
+      if (!now) return fields.Malformed(now.error().ToString());
+      chip = *now;
+    }
+    fields.Struct(kNames[id], chip.chip);
+    if (!fields.loading() || !fields.ok()) continue;
+    chip.chip_id = id;
+    Refuse(fields, vm_.SetIrqchip(chip));
+  }
+}
+
+void Machine::Impl::VisitPit(state::Fields& fields) {
+  kvm_pit_state2 pit{};
+  if (!fields.loading()) {
+    auto now = vm_.GetPit();
+    if (!now) return fields.Malformed(now.error().ToString());
+    pit = *now;
+  }
+  fields.Struct("pit", pit);
+  if (fields.loading() && fields.ok()) Refuse(fields, vm_.SetPit(pit));
+}
+
+// ---- Clocks -----------------------------------------------------------------------------------
+
+void Machine::Impl::VisitClock(state::Fields& fields) {
+  if (!fields.loading() && !clock_ns_) StopClock();
+  std::uint64_t now = clock_ns_.value_or(0);
+  fields.Value("kvmclock", now);
+  fields.Check(now <= kLongestTime, "no guest has run for so long");
+  if (!fields.loading() || !fields.ok()) return;
+  clock_ns_ = now;
+  Refuse(fields, vm_.SetClock(now));
+}
+
+void Machine::Impl::StopClock() {
+  // Fails on no KVM that Holdfast runs on; then the clock goes on.
+  if (const auto now = vm_.GetClock()) clock_ns_ = *now;
+}
+
+// As QEMU: for the guest no time has passed while it stood, and it is told that it has stood.
+Status Machine::Impl::ContinueClock() {
+  if (!clock_ns_) return {};
+  HF_TRY_STATUS(vm_.SetClock(*clock_ns_));
+  // Refused where the guest does not use kvmclock.
+  for (const auto& vcpu : vcpus_) (void)vcpu->vcpu().NotifyPaused();
+  return {};
+}
+
+// ---- vCPUs --------------------------------------------------------------------------------------
+
+void Machine::Impl::VisitVcpu(std::size_t index, state::Fields& fields) {
+  const kvm::Vcpu& vcpu = vcpus_[index]->vcpu();
+  SavedVcpu saved;
+  if (!fields.loading()) {
+    auto taken = SavedVcpu::Take(vcpu, abilities_, cpuid_[index]);
+    if (!taken) return fields.Malformed(taken.error().ToString());
+    saved = *std::move(taken);
+  }
+  saved.VisitState(fields);
+  if (fields.loading() && fields.ok())
+    Refuse(fields, saved.Restore(vcpu, abilities_, cpuid_[index], tsc_reference_));
+}
+
+// ---- All of it ------------------------------------------------------------------------------
+
 // The order matters for loading. The platform's interrupt lines come before the controllers they
 // lead to: a line that is set again makes an edge, and the controllers' own state then says what of
 // it is true. The controllers come before the local APICs they deliver to, and PCI devices last:
@@ -66,6 +142,15 @@ std::vector<state::Section> Machine::Impl::ListState() {
   sections.push_back(
       {.name = "machine", .visit = [this](state::Fields& fields) { VisitState(fields); }});
   platform_->ListState(sections);
+  sections.push_back(
+      {.name = "irqchips", .visit = [this](state::Fields& fields) { VisitIrqchips(fields); }});
+  sections.push_back({.name = "pit", .visit = [this](state::Fields& fields) { VisitPit(fields); }});
+  sections.push_back(
+      {.name = "clock", .visit = [this](state::Fields& fields) { VisitClock(fields); }});
+  for (std::size_t i = 0; i < vcpus_.size(); ++i) {
+    sections.push_back({.name = fmt::format("vcpu/{}", i),
+                        .visit = [this, i](state::Fields& fields) { VisitVcpu(i, fields); }});
+  }
   devices_->ListState(sections);
   return sections;
 }
@@ -100,7 +185,9 @@ Status Machine::Impl::LoadState(std::span<const state::SavedSection> saved) {
   // What the guest before asked for is no longer of interest.
   epoch_.fetch_add(1, std::memory_order_relaxed);
   saved_running_ = false;
-  Status loaded = RestorePowerOnState();
+  tsc_reference_.reset();
+  Status loaded;
+  if (state_ != RunState::kInMigrate) loaded = RestorePowerOnState();
   if (loaded) loaded = state::Load(ListState(), saved);
   SetState(loaded ? loaded_state_ : RunState::kInternalError);
   return loaded;
