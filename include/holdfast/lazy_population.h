@@ -51,8 +51,8 @@ class PageSource {
 /// ran would end with an error, it never sees zeroes in its place.
 ///
 /// Thread-safety: Start(), Finish() and destruction on the main thread with the vCPUs standing;
-/// everything else on any thread. Callbacks run on population threads, with no lock held: they must
-/// not destroy the population or wait for somebody who does.
+/// everything else on any thread. Callbacks run on population threads and on those that need
+/// memory, with no lock held: they must not destroy the population or wait for somebody who does.
 class LazyPopulation {
  public:
   struct Options {
@@ -70,7 +70,7 @@ class LazyPopulation {
     /// again after a Retry() that failed.
     std::function<void(const RamBlock& block, std::uint64_t offset, const Error& error)> on_error =
         {};
-    /// Everything is there: time to call Finish().
+    /// Everything is there: time to call Finish(). Once, maybe while Finish() works already.
     std::function<void()> on_done = {};
   };
   struct Progress {

@@ -87,10 +87,15 @@ constexpr IoctlGroup Exactly(std::uint64_t request) {
   return {.mask = 0xffffffff, .value = request};
 }
 
+// Of linux/userfaultfd.h: memory that is populated on demand, by whoever needs it. No descriptor of
+// the kind can be made here.
+constexpr std::uint64_t kUserfaultfd = 0xaa;
+
 // Terminals: their settings come back when the monitor ends, whichever thread it ends in.
-constexpr IoctlGroup kCommonIoctls[] = {OfType(KVMIO),      OfType(kVhostVirtio), Exactly(TCGETS),
-                                        Exactly(TCSETS),    Exactly(TCSETSW),     Exactly(TCSETSF),
-                                        Exactly(TIOCGPGRP), Exactly(TIOCGWINSZ)};
+constexpr IoctlGroup kCommonIoctls[] = {
+    OfType(KVMIO),    OfType(kVhostVirtio), OfType(kUserfaultfd),
+    Exactly(TCGETS),  Exactly(TCSETS),      Exactly(TCSETSW),
+    Exactly(TCSETSF), Exactly(TIOCGPGRP),   Exactly(TIOCGWINSZ)};
 
 // Disks: their size and shape, and what takes no data.
 constexpr IoctlGroup kWorkerIoctls[] = {
