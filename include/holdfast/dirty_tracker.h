@@ -35,6 +35,10 @@ std::string_view ToString(DirtyMethod method) noexcept;
 /// A page that is written while Collect() works is reported by it or by the next one, never lost:
 /// who reads a page after Collect() has reported it either sees the write or hears of it again.
 ///
+/// More than that may be reported with kBitmap: a page that is not in KVM's page tables is mapped
+/// writable, and so logged, when the guest first touches it, even to read. After the exchange of a
+/// bound memslot that is every page.
+///
 /// What writes guest RAM without going through KVM or AddressSpace has to have said so
 /// (AddressSpace::GrantExternalAccess): kHash sees its writes; with kBitmap every page counts as
 /// written while such a writer is there, and a tracker cannot start that way.
