@@ -93,6 +93,7 @@ Status DeviceTree::AddFunction(const devices::DeviceRequest& request, bool hot) 
   std::ranges::set_difference(buses_.Names(), before, std::back_inserter(placement.buses));
   HF_TRY(const pci::PciBus::Occupant* occupant,
          pci_->Add(*bus, std::move(placement), std::move(function)));
+  if (!running_) occupant->function->SetRunning(false);
   if (pci::Bridge* bridge = occupant->bridge; bridge != nullptr) {
     bridge->set_released([this, name = bridge->secondary().name()] {
       const pci::PciBus* behind = pci_->FindBus(name);
@@ -139,6 +140,7 @@ void DeviceTree::Reset() {
 }
 
 void DeviceTree::SetRunning(bool running) {
+  running_ = running;
   pci_->ForEach([running](pci::PciBus&, pci::PciBus::Occupant& occupant) {
     occupant.function->SetRunning(running);
   });

@@ -66,7 +66,8 @@ class DeviceTree {
   /// Power-on state: functions reset, BARs and bridges placed. A device that the guest was asked to
   /// let go goes now, as in QEMU.
   void Reset();
-  /// The machine has stopped, with all vCPUs standing, or is about to go on: tells all functions.
+  /// The machine has stopped, with all vCPUs standing, or is about to go on: tells all functions. It
+  /// does not run at first.
   void SetRunning(bool running);
 
   /// Appends a section for each device: "pci-host", "pci/BUS/SLOT.FUNCTION/MODEL",
@@ -92,6 +93,7 @@ class DeviceTree {
   devices::ChildBuses buses_;
   const devices::DeviceEnvironment environment_;
   std::unique_ptr<devices::pci::PciHost> pci_;
+  bool running_ = false;
   std::vector<Child> children_;  // last: they are on the buses of functions
 };
 

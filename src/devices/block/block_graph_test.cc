@@ -143,6 +143,62 @@ TEST_F(BlockGraphTest, RemovesNodesThatNobodyUses) {
   EXPECT_TRUE(graph_.drives().empty());
 }
 
+TEST_F(BlockGraphTest, FlushesAllDrivesAndSaysWhichOneCannot) {
+  // A medium whose flushes fail.
+  class Failing final : public BlockDevice {
+   public:
+    const std::string& id() const noexcept override { return id_; }
+    std::uint64_t size() const noexcept override { return 512; }
+    std::uint32_t block_size() const noexcept override { return 512; }
+    bool readonly() const noexcept override { return false; }
+    bool supports(Operation) const noexcept override { return true; }
+    NodeInfo info() const override { return {}; }
+    Status PrepareFor(std::uint32_t, bool) override { return {}; }
+    void Release() noexcept override {}
+    Status Resize(std::uint64_t) override { return {}; }
+    Result<std::unique_ptr<Submitter>> MakeSubmitter(EventLoop&) override {
+      class Flushes final : public Submitter {
+       public:
+        explicit Flushes(Failing& device) : device_(device) {}
+        void Submit(Request request) override {
+          EXPECT_EQ(request.operation, Operation::kFlush);
+          request_ = std::move(request);
+        }
+        void Kick() override {}
+        void Drain() override {
+          if (auto request = std::exchange(request_, std::nullopt)) request->done(device_.error);
+        }
+
+       private:
+        Failing& device_;
+        std::optional<Request> request_;
+      };
+      ++flushes;
+      return Result<std::unique_ptr<Submitter>>(std::make_unique<Flushes>(*this));
+    }
+    int error = 0;
+    int flushes = 0;
+
+   private:
+    const std::string id_ = "failing";
+  };
+  const TestImage image(8192, 'a');
+  Failing first;
+  Failing second;
+  ASSERT_TRUE(Add("driver=file,filename=" + image.path() + ",node-name=f"));
+  ASSERT_TRUE(graph_.AddDrive("empty", nullptr));
+  ASSERT_TRUE(graph_.AddDrive("file", graph_.FindNode("f")));
+  ASSERT_TRUE(graph_.AddDrive("one", &first));
+  ASSERT_TRUE(graph_.AddDrive("two", &second));
+  EXPECT_TRUE(graph_.FlushAll());
+  first.error = EIO;
+  const Status flushed = graph_.FlushAll();
+  ASSERT_FALSE(flushed);
+  EXPECT_THAT(flushed.error().ToString(), HasSubstr("drive 'one'"));
+  EXPECT_EQ(flushed.error().os_errno(), EIO);
+  EXPECT_EQ(second.flushes, 2) << "the others are flushed all the same";
+}
+
 TEST_F(BlockGraphTest, TellsOfErrorsAndStopsTheMachineForThem) {
   std::vector<nlohmann::json> events;
   unsigned stops = 0;

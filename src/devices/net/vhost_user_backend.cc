@@ -173,6 +173,10 @@ void VhostUserBackend::Stop() noexcept {
   queues_.clear();
 }
 
+void VhostUserBackend::ForgetMemory() noexcept {
+  if (connection_.front() != nullptr) connection_.front()->ForgetMemory();
+}
+
 Status VhostUserBackend::TakeBack() {
   FrontEnd& front = *connection_.front();
   for (const unsigned i : queues_) {

@@ -71,6 +71,8 @@ class VhostUserBackend final : public NetBackend {
   void Enable(unsigned pair, bool enable);
   /// Takes the queues back: afterwards they are as if they had been served here.
   void Stop() noexcept;
+  /// After Stop(): it is not to write the guest's memory before Start().
+  void ForgetMemory() noexcept;
 
  private:
   VhostUserBackend(EventLoop& loop, std::string id, VhostUserConfig config,

@@ -11,5 +11,6 @@ set(DEVICES_PCI_SOURCES
   pci/root_port.cc
   pci/test_device.cc)
 set(DEVICES_PCI_TESTS
+  pci/function_state_test.cc
   pci/function_test.cc
   pci/pci_host_test.cc)

@@ -99,7 +99,7 @@ Status KernelVhost::SetFeatures(std::uint64_t features) const {
   return Call(abi::kSetFeatures, features & features_ & ~kNotForTheKernel, "VHOST_SET_FEATURES");
 }
 
-Status KernelVhost::SetMemory(const AddressSpace& memory) const {
+Status KernelVhost::SetMemory(const AddressSpace& memory) {
   const auto& regions = memory.regions();
   if (regions.size() > abi::kMostRegions) {
     return Fail(Errc::kUnsupported,
@@ -122,6 +122,7 @@ Status KernelVhost::SetMemory(const AddressSpace& memory) const {
     std::memcpy(bytes.data() + sizeof header, table.data(),
                 table.size() * sizeof(abi::MemoryRegion));
   }
+  HF_TRY(access_, memory.GrantExternalAccess(name_));
   return Ioctl(abi::kSetMemoryTable, bytes.data(), "VHOST_SET_MEM_TABLE");
 }
 

@@ -42,8 +42,11 @@ class KernelVhost {
   /// What driver and device agreed on; what the kernel does not know of it, it need not know.
   /// Before queues are started. @return the failed system call
   Status SetFeatures(std::uint64_t features) const;
-  /// Gives the kernel all of the guest's RAM. @return kUnsupported if it is in too many pieces
-  Status SetMemory(const AddressSpace& memory) const;
+  /// Gives the kernel all of the guest's RAM, which it may write until ForgetMemory().
+  /// @return kUnsupported if it is in too many pieces; the error of RAM that could not be filled
+  Status SetMemory(const AddressSpace& memory);
+  /// No queue is served any more, and none will be before SetMemory().
+  void ForgetMemory() noexcept { access_ = {}; }
   /// Hands a queue over: the kernel has its rings, its kicks and its interrupts, and serves it once
   /// the device type's own call says so (VHOST_NET_SET_BACKEND, VHOST_VSOCK_SET_RUNNING).
   /// @param index     the kernel's number of the queue, from 0
@@ -70,6 +73,7 @@ class KernelVhost {
   const UniqueFd fd_;
   const std::string name_;
   std::uint64_t features_ = 0;
+  ExternalAccess access_;
 };
 
 }  // namespace holdfast::devices::vhost

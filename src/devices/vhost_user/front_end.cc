@@ -178,6 +178,7 @@ Status FrontEnd::SetMemory(const AddressSpace& memory) {
     payload.insert(payload.end(), bytes.begin(), bytes.end());
     fds.push_back(region.block->fd());
   }
+  HF_TRY(access_, memory.GrantExternalAccess("a vhost-user back end"));
   return TellAndCheck(Request::kSetMemTable, payload, fds);
 }
 

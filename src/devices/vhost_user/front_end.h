@@ -56,7 +56,10 @@ class FrontEnd {
   Status SetConfig(std::uint32_t offset, std::span<const std::byte> data);
 
   Status SetFeatures(std::uint64_t features);
+  /// Gives the back end all of the guest's RAM, which it may write until ForgetMemory().
   Status SetMemory(const AddressSpace& memory);
+  /// No queue is served any more, and none will be before SetMemory().
+  void ForgetMemory() noexcept { access_ = {}; }
   /// Fresh memory for requests in flight.
   Result<Inflight> GetInflight(std::uint16_t queues, std::uint16_t queue_size);
   Status SetInflight(const Inflight& inflight);
@@ -106,6 +109,7 @@ class FrontEnd {
   std::uint64_t features_ = 0;
   std::uint64_t protocol_ = 0;
   std::uint64_t max_queues_ = 1;
+  ExternalAccess access_;
 };
 
 }  // namespace holdfast::devices::vhost_user

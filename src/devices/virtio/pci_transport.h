@@ -98,6 +98,7 @@ class PciTransport final : public pci::Function, private Transport {
   void KickAll();
 
   // What is saved, in pci_transport_state.cc.
+  void EndReset() HF_EXCLUDES(mutex_);
   Registers SaveRegisters() const HF_EXCLUDES(mutex_);
   void VisitRegisters(state::Fields& fields, Registers& registers) const;
   void CheckRegisters(state::Fields& fields, const Registers& registers) const HF_EXCLUDES(mutex_);

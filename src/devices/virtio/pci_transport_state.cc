@@ -25,7 +25,10 @@ bool IsActive(std::uint8_t status) {
 void PciTransport::VisitState(state::Fields& fields) {
   Function::VisitState(fields);
   Registers registers;
-  if (!fields.loading()) registers = SaveRegisters();
+  if (!fields.loading()) {
+    EndReset();
+    registers = SaveRegisters();
+  }
   VisitRegisters(fields, registers);
   if (fields.loading()) CheckRegisters(fields, registers);
   if (!fields.ok()) return;
@@ -43,16 +46,22 @@ void PciTransport::VisitState(state::Fields& fields) {
 
 // ---- Registers ----------------------------------------------------------------------------------
 
+// A reset that the driver waits for is done now and not when the loop comes to it: the driver finds
+// its end where this is loaded.
+void PciTransport::EndReset() {
+  {
+    const MutexLock lock(mutex_);
+    if (!resetting_) return;
+    ++generation_;
+  }
+  RunOnLoop([this] { ResetDevice(); });
+  const MutexLock lock(mutex_);
+  ClearRegisters();
+}
+
 PciTransport::Registers PciTransport::SaveRegisters() const {
   const MutexLock lock(mutex_);
   Registers registers{.isr = isr_, .config_generation = config_generation_, .queues = {}};
-  if (resetting_) {
-    // The driver waits for the end of a reset, and finds it where this is loaded.
-    for (const std::uint16_t size : device_->queue_sizes()) {
-      registers.queues.emplace_back().size = size;
-    }
-    return registers;
-  }
   registers.device_select = device_select_;
   registers.driver_select = driver_select_;
   registers.accepted = accepted_;

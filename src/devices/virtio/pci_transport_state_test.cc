@@ -289,10 +289,12 @@ TEST_P(PciTransportState, AResetUnderWayIsOverElsewhere) {
   ASSERT_NO_FATAL_FAILURE(Start());
   Write<std::uint8_t>(kDeviceStatus, 0);
   EXPECT_EQ(status(), 15);
+  slot_->device->state = 9;
   ASSERT_NO_FATAL_FAILURE(Move());
   slot_->function->SetRunning(true);
   EXPECT_EQ(status(), 0);
   EXPECT_EQ(slot_->device->activations, 0);
+  EXPECT_EQ(slot_->device->state, 0) << "the device has been reset before it was saved";
 }
 
 TEST_P(PciTransportState, ABrokenDeviceStaysBrokenUntilItIsReset) {

@@ -268,6 +268,7 @@ void VhostUserDevice::Reset() noexcept {
     transport_ = nullptr;
     if (!stopped) connection_.Lose(stopped.error());
   }
+  if (front() != nullptr) front()->ForgetMemory();
   transport_ = nullptr;
   started_.clear();
   inflight_.reset();

@@ -129,6 +129,36 @@ TEST_F(VhostUserBlkTest, ReadsAndWritesThroughEveryQueueAndAfterAReset) {
   EXPECT_EQ(first, "first");
 }
 
+TEST_F(VhostUserBlkTest, GoesOnWithAnotherBackEndWhereItWasSaved) {
+  auto disk = MakeDisk();
+  ASSERT_TRUE(disk) << disk.error().ToString();
+  EXPECT_TRUE((*disk)->Migratable());
+  std::filesystem::copy(Path("image"), Path("copy"));
+  TestBackend second(vhost_user::StorageDaemonCommand(Path("copy"), Path("second")),
+                     Path("second"));
+  ASSERT_TRUE(second.Start());
+  auto other = MakeVhostUserBlk(*loop_, memory_.space(),
+                                vhost_user::Endpoint(Path("second"), std::chrono::milliseconds(20)),
+                                VhostUserBlkConfig());
+  ASSERT_TRUE(other) << other.error().ToString();
+  TestDriver driver(**disk, *loop_);
+  ASSERT_TRUE(driver.Start());
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(driver.Ask(0, Request(kRead, 0), kSector + 1));
+  const std::byte write_through{0};
+  (*disk)->WriteConfig(32, {&write_through, 1});
+  const Status moved = driver.MoveTo(**other);
+  ASSERT_TRUE(moved) << moved.error().ToString();
+  std::byte cache{1};
+  (*other)->ReadConfig(32, {&cache, 1});
+  EXPECT_EQ(cache, write_through);
+  for (int i = 0; i < 100; ++i) {
+    const auto read = driver.Ask(0, Request(kRead, 0), kSector + 1);
+    ASSERT_TRUE(read) << read.error().ToString();
+    EXPECT_EQ(read->data.at(kSector), std::byte{0});
+  }
+  driver.Stop();
+}
+
 TEST_F(VhostUserBlkTest, ABackEndThatIsKilledAndComesBackLosesNoRequest) {
   auto disk = MakeDisk();
   ASSERT_TRUE(disk) << disk.error().ToString();
@@ -284,6 +314,9 @@ TEST_F(VhostUserFsTest, AnswersTheFirstRequestOfADriver) {
   TestMemory memory(1 << 20);
   auto fs = MakeVhostUserFs(*loop_, memory.space(), Endpoint(), {.tag = "folder"});
   ASSERT_TRUE(fs) << fs.error().ToString();
+  const Status migratable = (*fs)->Migratable();
+  ASSERT_FALSE(migratable);
+  EXPECT_THAT(migratable.error().message(), HasSubstr("its back end has the guest's open files"));
   std::string tag(36, 'x');
   (*fs)->ReadConfig(0, std::as_writable_bytes(std::span(tag)));
   EXPECT_EQ(tag, std::string("folder") + std::string(30, '\0'));

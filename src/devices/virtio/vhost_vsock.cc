@@ -128,6 +128,7 @@ void VhostVsock::Reset() noexcept {
   if (transport_ == nullptr) return;
   // Fails only where nothing runs.
   (void)Serve(false);
+  kernel_->ForgetMemory();
   loop_.RemoveFd(error_.get());
   transport_ = nullptr;
 }

@@ -206,6 +206,7 @@ void VirtioNet::SetRunning(bool running) noexcept {
 
 void VirtioNet::Reset() noexcept {
   if (backend_ != nullptr) DetachPairs();
+  TakeMemoryBack();
   transport_ = nullptr;
   life_.reset();
   for (Pair& pair : pairs_) {
@@ -442,6 +443,7 @@ void VirtioNet::SetLink(bool up) {
 void VirtioNet::DropBackend() {
   if (backend_ == nullptr) return;
   StandStill();
+  TakeMemoryBack();
   if (Process() != nullptr) Process()->SetOnChange({});
   backend_ = nullptr;
   TellStatus();

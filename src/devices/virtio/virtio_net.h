@@ -130,6 +130,7 @@ class VirtioNet final : public Device, public net::Nic {
   void AgreeWithKernel() noexcept;
   Status StartKernel(unsigned pair);
   void StopKernel(unsigned pair) noexcept;
+  void TakeMemoryBack() noexcept;
   Status WatchForErrors();
 
   // virtio_net_vhost_user.cc

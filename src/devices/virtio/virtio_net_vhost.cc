@@ -10,6 +10,7 @@
 
 #include "base/event_loop.h"
 #include "base/log.h"
+#include "devices/net/vhost_user_backend.h"
 #include "devices/vhost/kernel_vhost.h"
 #include "devices/vhost/vhost_abi.h"
 #include "devices/virtio/virtio_net.h"
@@ -46,7 +47,7 @@ Status VirtioNet::WatchForErrors() {
 }
 
 Status VirtioNet::StartKernel(unsigned pair) {
-  const vhost::KernelVhost& kernel = *backend_->vhost(pair);
+  vhost::KernelVhost& kernel = *backend_->vhost(pair);
   HF_TRY_STATUS(WatchForErrors());
   HF_TRY_STATUS(kernel.SetFeatures(transport_->features()));
   HF_TRY_STATUS(kernel.SetMemory(transport_->memory()));
@@ -64,6 +65,16 @@ Status VirtioNet::StartKernel(unsigned pair) {
     (void)::eventfd_write(transport_->queue(2 * pair + which).kick_fd(), 1);
   }
   return {};
+}
+
+// After StopKernel(), or Stop() of the process: they are not to write the guest's memory before
+// they have it again.
+void VirtioNet::TakeMemoryBack() noexcept {
+  if (backend_ == nullptr) return;
+  if (Process() != nullptr) Process()->ForgetMemory();
+  for (unsigned pair = 0; kernel_ && pair < most_pairs_; ++pair) {
+    backend_->vhost(pair)->ForgetMemory();
+  }
 }
 
 // Afterwards the queues are as if they had been served here.
