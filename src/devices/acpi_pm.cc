@@ -74,7 +74,7 @@ std::uint8_t AcpiPm::ReadByte(std::uint64_t offset, std::uint32_t timer) const {
   if (offset < kPm1Control + 2) return ByteOf(state_.pm1_control, offset - kPm1Control);
   if (offset < kPm1Control + 4) return 0;  // a 32-bit read of PM1 control
   if (offset < kPmTimer + kPmTimerLength) return ByteOf(timer, offset - kPmTimer);
-  if (offset >= kGpe0 && offset < kGpe0Enable) return 0;
+  if (offset >= kGpe0 && offset < kGpe0Enable) return state_.gpe0_status.at(offset - kGpe0);
   if (offset >= kGpe0Enable && offset < kGpe0End)
     return state_.gpe0_enable.at(offset - kGpe0Enable);
   switch (offset) {
@@ -115,6 +115,11 @@ AcpiPm::Action AcpiPm::WriteByte(std::uint64_t offset, std::uint8_t value) {
   }
   if (offset < kPm1Control + 2)
     return WriteControl(WithByte(state_.pm1_control, offset - kPm1Control, value));
+  if (offset >= kGpe0 && offset < kGpe0Enable) {  // a written 1 clears
+    std::uint8_t& status = state_.gpe0_status.at(offset - kGpe0);
+    status = static_cast<std::uint8_t>(status & ~value);
+    return Action::kNone;
+  }
   if (offset >= kGpe0Enable && offset < kGpe0End) {
     state_.gpe0_enable.at(offset - kGpe0Enable) = value;
     return Action::kNone;
@@ -147,8 +152,10 @@ AcpiPm::Action AcpiPm::WriteControl(std::uint16_t value) {
 }
 
 void AcpiPm::UpdateSci() {
-  const bool level =
-      (state_.pm1_control & kPm1SciEnable) != 0 && (state_.pm1_status & state_.pm1_enable) != 0;
+  bool event = (state_.pm1_status & state_.pm1_enable) != 0;
+  for (std::size_t i = 0; i < state_.gpe0_status.size(); ++i)
+    event = event || (state_.gpe0_status.at(i) & state_.gpe0_enable.at(i)) != 0;
+  const bool level = (state_.pm1_control & kPm1SciEnable) != 0 && event;
   if (level == level_) return;
   level_ = level;
   sci_.Set(level);
@@ -157,6 +164,13 @@ void AcpiPm::UpdateSci() {
 void AcpiPm::PressPowerButton() noexcept {
   const MutexLock lock(mutex_);
   state_.pm1_status |= kPm1PowerButton;
+  UpdateSci();
+}
+
+void AcpiPm::Raise(unsigned event) noexcept {
+  const MutexLock lock(mutex_);
+  if (event / 8 >= state_.gpe0_status.size()) return;
+  state_.gpe0_status.at(event / 8) |= static_cast<std::uint8_t>(1U << (event % 8));
   UpdateSci();
 }
 
@@ -172,6 +186,7 @@ void AcpiPm::VisitState(state::Fields& fields) {
   fields.Value("pm1-status", state.pm1_status);
   fields.Value("pm1-enable", state.pm1_enable);
   fields.Value("pm1-control", state.pm1_control);
+  fields.Struct("gpe0-status", state.gpe0_status);
   fields.Struct("gpe0-enable", state.gpe0_enable);
   fields.Value("smi-command", state.smi_command);
   fields.Value("smi-status", state.smi_status);

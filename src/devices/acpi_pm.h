@@ -17,8 +17,9 @@ namespace holdfast::devices {
 
 /// ACPI fixed hardware: power button, soft off, PM timer, reset register (acpi_pm_regs.h).
 ///
-/// The general purpose events exist and never happen. The timer's overflow status (TMR_STS) is
-/// never set: nobody uses it where a better clock exists. Sleep types other than S5 do nothing.
+/// Of the general purpose events only those happen that Raise() makes happen. The timer's overflow
+/// status (TMR_STS) is never set: nobody uses it where a better clock exists. Sleep types other
+/// than S5 do nothing.
 ///
 /// Thread-safety: everything from any thread. The callbacks run on the thread of the vCPU that
 /// wrote, without the device's lock.
@@ -36,6 +37,7 @@ class AcpiPm final : public BusDevice {
     std::uint16_t pm1_status = 0;
     std::uint16_t pm1_enable = 0;
     std::uint16_t pm1_control = 0;
+    std::array<std::uint8_t, acpi::kGpe0Length / 2> gpe0_status{};
     std::array<std::uint8_t, acpi::kGpe0Length / 2> gpe0_enable{};
     std::uint8_t smi_command = 0;
     std::uint8_t smi_status = 0;
@@ -57,6 +59,8 @@ class AcpiPm final : public BusDevice {
 
   /// The user presses the power button: an SCI if the guest has asked for it.
   void PressPowerButton() noexcept;
+  /// General purpose event `event` (below 64) happens: an SCI if the guest has enabled it.
+  void Raise(unsigned event) noexcept;
 
   /// The PM timer goes on from where it was. Main thread, vCPUs standing.
   void VisitState(state::Fields& fields);

@@ -29,6 +29,8 @@ inline constexpr std::uint16_t kGpe0Port = kPmBase + 0x20;
 inline constexpr std::uint8_t kGpe0Length = 16;
 inline constexpr std::uint64_t kGpe0 = 0x20;
 inline constexpr std::uint64_t kPmSize = 0x30;
+/// The event that says that vmgenid's number has changed; the DSDT has its handler as _E05.
+inline constexpr unsigned kGenerationEvent = 5;
 
 // Bits of PM1 status and enable.
 inline constexpr std::uint16_t kPm1PowerButton = 1 << 8;

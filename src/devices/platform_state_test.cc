@@ -6,6 +6,7 @@
 #include <holdfast/units.h>
 
 #include <functional>
+#include <limits>
 #include <memory>
 #include <random>
 #include <vector>
@@ -127,6 +128,28 @@ TEST(PlatformState, ThePmTimerGoesOnFromWhereItWas) {
   EXPECT_FALSE(other_sci.level());
 }
 
+TEST(PlatformState, AnEventThatTheGuestHasEnabledRaisesTheSciUntilItIsCleared) {
+  using namespace acpi;  // NOLINT(google-build-using-namespace): the registers
+  constexpr std::uint64_t kEnable = kGpe0 + kGpe0Length / 2;
+  FakeLine sci;
+  AcpiPm pm(sci, {});
+  Out<2>(pm, kPm1Control, kPm1SciEnable);
+  pm.Raise(kGenerationEvent);
+  EXPECT_FALSE(sci.level()) << "not enabled";
+  Out(pm, kEnable, 1U << kGenerationEvent);
+  EXPECT_TRUE(sci.level());
+  FakeLine other_sci;
+  AcpiPm other(other_sci, {});
+  ASSERT_TRUE(Load(other, Saved(pm)));
+  EXPECT_TRUE(other_sci.level());
+  EXPECT_EQ(In(other, kGpe0), 1U << kGenerationEvent);
+  Out(other, kGpe0, 1U << kGenerationEvent);
+  EXPECT_FALSE(other_sci.level());
+  EXPECT_EQ(In(other, kGpe0), 0U);
+  other.Raise(64);  // none such
+  EXPECT_FALSE(other_sci.level());
+}
+
 TEST(PlatformState, TheKeyboardControllerKeepsACommandThatWaitsForItsByte) {
   I8042 controller({});
   Out(controller, 4, 0x60);  // the next byte is the configuration
@@ -224,13 +247,40 @@ TEST_F(RtcStateTest, AnAlarmThatWasDueMeanwhileComes) {
 }
 
 TEST_F(RtcStateTest, ATimeFarAwayIsRefused) {
-  for (const std::int64_t host : {std::int64_t{-1}, std::numeric_limits<std::int64_t>::min()}) {
-    rtc_.CatchUpWith([host] { return host; });
-    const auto saved = Saved(rtc_);
-    const Status status = Load(rtc_, saved);
-    ASSERT_FALSE(status);
+  constexpr std::int64_t kFar[] = {std::numeric_limits<std::int64_t>::min(),
+                                   -4'000'000'000 * kSecond, 9'000'000'000 * kSecond,
+                                   std::numeric_limits<std::int64_t>::max()};
+  for (const std::int64_t time : kFar) {
+    state::Fields fields(1);
+    Rtc::State state = rtc_.Save();
+    std::int64_t far = time;
+    std::int64_t host = 0;
+    fields.Value("index", state.index);
+    fields.Struct("cells", state.cells);
+    fields.Value("time", far);
+    fields.Value("host-time", host);
+    const auto bytes = std::move(fields).Take();
+    const Status status = Load(rtc_, bytes);
+    ASSERT_FALSE(status) << time;
     EXPECT_EQ(status.error().message(), "the clock's time is out of range");
   }
+}
+
+TEST_F(RtcStateTest, TheLastDayThatAGuestCanSetIsLoaded) {
+  for (const auto& [index, value] :
+       std::vector<std::pair<std::uint8_t, std::uint8_t>>{{rtc::kB, rtc::kB24Hours | rtc::kBSet},
+                                                          {rtc::kCentury, 0x21},
+                                                          {rtc::kYear, 0x99},
+                                                          {rtc::kMonth, 0x12},
+                                                          {rtc::kDay, 0x31},
+                                                          {rtc::kB, rtc::kB24Hours}}) {
+    Out(rtc_, 0, index);
+    Out(rtc_, 1, value);
+  }
+  Rtc other(nullptr, irq_, CmosConfig{}, [this] { return now_; });
+  ASSERT_TRUE(Load(other, Saved(rtc_)));
+  EXPECT_EQ(Cell(other, rtc::kCentury), 0x21);
+  EXPECT_EQ(Cell(other, rtc::kYear), 0x99);
 }
 
 TEST_F(RtcStateTest, SurvivesAnything) {

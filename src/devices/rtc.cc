@@ -25,6 +25,9 @@ constexpr std::int64_t kUpdateNs = 244'000;  // UIP comes this long before the u
 constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t kOscillatorHz = 32'768;
 constexpr std::int64_t kMaxOffsetNs = 6'000'000'000 * kNsPerSecond;  // 190 years
+// What a clock that is loaded may show: more than a guest can set, and years from what fits.
+constexpr std::int64_t kFirstTime = -3'000'000'000 * kNsPerSecond;  // 1874
+constexpr std::int64_t kLastTime = 8'900'000'000 * kNsPerSecond;    // 2252
 
 std::int64_t RealtimeNs() {
   timespec now{};
@@ -377,13 +380,15 @@ void Rtc::VisitState(state::Fields& fields) {
   fields.Struct("cells", state.cells);
   fields.Value("time", time);
   fields.Value("host-time", host_time);
-  // Within these bounds no sum below leaves its type.
-  fields.Check(time >= -kMaxOffsetNs && time <= kMaxOffsetNs && host_time >= 0,
-               "the clock's time is out of range");
   if (!fields.loading() || !fields.ok()) return;
   // One that was saved without host time has none to catch up with; nor do clocks go back.
-  const std::int64_t passed = host_time != 0 ? std::max<std::int64_t>(host_now - host_time, 0) : 0;
-  state.offset_ns = time + passed - clock;
+  std::int64_t passed = 0;
+  if (host_time > 0 && host_time < host_now) passed = host_now - host_time;
+  std::int64_t now = 0;
+  const bool fits = !__builtin_add_overflow(time, passed, &now) && now >= kFirstTime &&
+                    now <= kLastTime && !__builtin_sub_overflow(now, clock, &state.offset_ns);
+  fields.Check(fits, "the clock's time is out of range");
+  if (!fields.ok()) return;
   Take(state);
   // An alarm that was due meanwhile comes from the loop, with all else in place.
   flags_until_ = time;

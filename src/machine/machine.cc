@@ -73,6 +73,10 @@ void Machine::Impl::Pause(RunState state) {
 }
 
 Status Machine::Impl::Reset(ShutdownCause cause) {
+  if (state_ == RunState::kInMigrate) {
+    return Fail(Errc::kInvalidArgument, "a machine that waits for its state cannot be reset",
+                "Reset it when its state has been loaded.");
+  }
   if (config_.confidential != nullptr && !config_.confidential->can_reset()) {
     return Fail(Errc::kUnsupported, "a confidential guest cannot be reset",
                 "End it and start it anew.");
@@ -284,6 +288,9 @@ Status Machine::LoadState(std::span<const state::SavedSection> saved) {
 }
 bool Machine::saved_running() const noexcept {
   return impl_->saved_running();
+}
+Status Machine::NewGeneration() {
+  return impl_->NewGeneration();
 }
 void Machine::Quit(ShutdownCause cause, int status) {
   impl_->Quit(cause, status);

@@ -131,6 +131,12 @@ class Machine {
   /// Whether the machine that LoadState() took over ran when it was saved.
   bool saved_running() const noexcept;
 
+  /// Gives a guest that goes on from a saved state a number by which it knows (-device vmgenid):
+  /// the one of the command line, or a random one where that says `auto`. After LoadState(), with
+  /// RAM in place; nothing where there is no vmgenid or the guest has that number already.
+  /// @return why guest memory cannot be written, or there is no randomness
+  Status NewGeneration();
+
   /// Ends the machine from outside (`quit`, a signal), -no-shutdown or not: Events::shutdown, then
   /// Events::quit.
   void Quit(ShutdownCause cause, int status = 0);

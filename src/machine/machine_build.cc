@@ -129,12 +129,14 @@ Status Machine::Impl::PrepareAcpi() {
   config.memory = boot::SplitRam(ram_ranges_, node_sizes);
   HF_TRY(acpi_, acpi::BuildAcpi(config));
   source_.rsdp = acpi_.rsdp;
+  generation_id_ = acpi_.generation_id;
   return {};
 }
 
 // Also what a guest reset does: everything is written and read anew.
 Status Machine::Impl::LoadAndEnter() {
   HF_TRY_STATUS(TakeBackMemory());
+  generation_id_ = acpi_.generation_id;
   HF_TRY_STATUS(ram_.Write(acpi_.address, acpi_.bytes));
   HF_TRY_STATUS(ram_.Write(smbios_.address, smbios_.bytes));
   HF_TRY(const boot::LoadedGuest guest, boot::LoadGuest(ram_, source_));

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <holdfast/units.h>
 
+#include <cctype>
+
 #include "base/read_file.h"
 #include "base/uuid.h"
 #include "machine/machine_impl.h"
@@ -12,6 +14,7 @@ namespace {
 
 // They are held in this process for as long as it runs.
 constexpr std::uint64_t kLongestFwCfgFile = 256 * kMiB;
+constexpr std::size_t kUuidLength = 36;
 
 }  // namespace
 
@@ -43,6 +46,41 @@ Result<std::optional<std::array<std::uint8_t, 16>>> Machine::Impl::GenerationId(
     HF_TRY(guid, RandomUuid());
   }
   return FirmwareUuid(guid);
+}
+
+Status Machine::Impl::NewGeneration() {
+  if (!config_.vmgenid) return {};
+  std::string guid = config_.vmgenid->guid;
+  if (guid == "auto") {
+    HF_TRY(guid, RandomUuid());
+  }
+  if (guid == services_.vm_generation_id) return {};
+  const auto bytes = FirmwareUuid(guid);
+  HF_TRY_STATUS(ram_.Write(generation_id_, std::as_bytes(std::span(bytes))));
+  services_.vm_generation_id = std::move(guid);
+  platform_->TellNewGeneration();
+  return {};
+}
+
+// Where the guest's number is and what it is: both are in its memory, with its tables.
+void Machine::Impl::VisitGeneration(state::Fields& fields) {
+  std::string guid = services_.vm_generation_id;
+  std::uint64_t address = generation_id_.value();
+  fields.Text("guid", guid, kUuidLength);
+  fields.Value("address", address);
+  fields.Check(boot::kAcpiArea.base.value() <= address &&
+                   address <= boot::kAcpiArea.base.value() + boot::kAcpiArea.size - 16,
+               "its address is not among the firmware's tables");
+  const auto fits = [&guid](std::size_t i) {
+    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+    return dash ? guid[i] == '-' : std::isxdigit(static_cast<unsigned char>(guid[i])) != 0;
+  };
+  bool well_formed = guid.size() == kUuidLength;
+  for (std::size_t i = 0; i < kUuidLength && well_formed; ++i) well_formed = fits(i);
+  fields.Check(well_formed, "its number is no UUID");
+  if (!fields.loading() || !fields.ok()) return;
+  services_.vm_generation_id = std::move(guid);
+  generation_id_ = GuestAddress(address);
 }
 
 Status Machine::Impl::PrepareSmbios(std::span<const kvm_cpuid_entry2> cpuid) {

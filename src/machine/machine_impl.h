@@ -66,6 +66,7 @@ class Machine::Impl {
   Result<std::vector<state::SavedSection>> SaveState();
   Status LoadState(std::span<const state::SavedSection> saved);
   bool saved_running() const noexcept { return saved_running_; }
+  Status NewGeneration();
   void Quit(ShutdownCause cause, int status);
   void PowerButton();
   const Actions& actions() const noexcept { return actions_; }
@@ -151,6 +152,7 @@ class Machine::Impl {
   void VisitIrqchips(state::Fields& fields);
   void VisitPit(state::Fields& fields);
   void VisitClock(state::Fields& fields);
+  void VisitGeneration(state::Fields& fields);
   void VisitVcpu(std::size_t index, state::Fields& fields);
   void StopClock();
   Status ContinueClock();
@@ -179,6 +181,7 @@ class Machine::Impl {
   std::vector<boot::RamRange> ram_ranges_;
   boot::BootSource source_;
   acpi::AcpiTables acpi_;
+  GuestAddress generation_id_;  // where the guest's is: a saved guest brings its own tables
   smbios::Tables smbios_;
   std::unique_ptr<Platform> platform_;
   const devices::Backends no_backends_;

@@ -147,6 +147,10 @@ std::vector<state::Section> Machine::Impl::ListState() {
   sections.push_back({.name = "pit", .visit = [this](state::Fields& fields) { VisitPit(fields); }});
   sections.push_back(
       {.name = "clock", .visit = [this](state::Fields& fields) { VisitClock(fields); }});
+  if (config_.vmgenid) {
+    sections.push_back(
+        {.name = "vmgenid", .visit = [this](state::Fields& fields) { VisitGeneration(fields); }});
+  }
   for (std::size_t i = 0; i < vcpus_.size(); ++i) {
     sections.push_back({.name = fmt::format("vcpu/{}", i),
                         .visit = [this, i](state::Fields& fields) { VisitVcpu(i, fields); }});

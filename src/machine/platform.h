@@ -66,6 +66,8 @@ class Platform {
   void ListState(std::vector<state::Section>& sections);
   /// Whether the guest runs from now on: for a clock that stands with it.
   void SetRunning(bool running) { running_time_.Set(running); }
+  /// Tells the guest that vmgenid's number has changed.
+  void TellNewGeneration() noexcept { pm_.Raise(devices::acpi::kGenerationEvent); }
   void PressPowerButton() noexcept { pm_.PressPowerButton(); }
   void SendBreak(std::size_t port) noexcept {
     if (port < serials_.size() && serials_[port] != nullptr) serials_[port]->ReceiveBreak();

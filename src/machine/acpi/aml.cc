@@ -34,6 +34,7 @@ constexpr std::uint8_t kNotOp = 0x92;  // logical
 constexpr std::uint8_t kEqualOp = 0x93;
 constexpr std::uint8_t kIfOp = 0xa0;
 constexpr std::uint8_t kElseOp = 0xa1;
+constexpr std::uint8_t kNotifyOp = 0x86;
 constexpr std::uint8_t kReturnOp = 0xa4;
 
 // Small resource tags hold their length in the low three bits, large ones have a word for it.
@@ -199,6 +200,13 @@ Term Method(std::string_view path, unsigned arguments, bool serialized,
   body.push_back(static_cast<std::uint8_t>((arguments & 7) | (serialized ? 8 : 0)));
   Append(body, Sequence(contents).bytes);
   return Packaged({kMethodOp}, body);
+}
+
+Term Notify(std::string_view device, std::uint64_t event) {
+  Term term{{kNotifyOp}};
+  Append(term.bytes, NameString(device));
+  Append(term.bytes, Integer(event).bytes);
+  return term;
 }
 
 Term Return(const Term& value) {

@@ -45,6 +45,9 @@ Term Method(std::string_view path, unsigned arguments, bool serialized,
             const std::vector<Term>& contents);
 Term Return(const Term& value);
 
+/// Tells the driver of `device` that `event` has happened to it.
+Term Notify(std::string_view device, std::uint64_t event);
+
 /// A name where a value is expected.
 Term Ref(std::string_view path);
 /// Arg0 to Arg6, Local0 to Local7 of the method around.

@@ -46,8 +46,7 @@ Term FwCfg() {
 }
 
 // Spec: Microsoft, "Virtual Machine Generation ID"; the second compatible id is that of its later
-// edition, whose length ACPI allows. The number changes for no guest that runs, so that there is no
-// notification.
+// edition, whose length ACPI allows. When the number has changed, GenerationEvent() tells.
 Term GenerationId(std::uint64_t address) {
   constexpr std::string_view kName = "VM_Gen_Counter";
   return aml::Device(
@@ -57,6 +56,14 @@ Term GenerationId(std::uint64_t address) {
        aml::Name("_DDN", aml::String(kName)), aml::Name("_STA", aml::Integer(kPresentAndWorking)),
        aml::Name("ADDR",
                  aml::Package({aml::Integer(address & 0xffffffff), aml::Integer(address >> 32)}))});
+}
+
+// The method of the general purpose event: edge, as the number changes once.
+Term GenerationEvent() {
+  static_assert(devices::acpi::kGenerationEvent == 5);
+  constexpr std::uint64_t kChanged = 0x80;
+  return aml::Scope("\\_GPE",
+                    {aml::Method("_E05", 0, false, {aml::Notify("\\_SB.VGEN", kChanged)})});
 }
 
 Term Pvpanic(std::uint16_t port) {
@@ -80,10 +87,12 @@ Bytes BuildDsdt(const AcpiConfig& config, std::uint64_t generation_id) {
 
   // SLP_TYPa, SLP_TYPb, two reserved.
   const Term soft_off = aml::Integer(devices::acpi::kSleepTypeS5);
-  const Term contents = aml::Sequence({
+  std::vector<Term> terms = {
       aml::Name("\\_S5", aml::Package({soft_off, soft_off, aml::Integer(0), aml::Integer(0)})),
       aml::Scope("\\_SB", devices),
-  });
+  };
+  if (config.vm_generation_id) terms.push_back(GenerationEvent());
+  const Term contents = aml::Sequence(terms);
   // Revision 2 makes AML integers 64 bits wide.
   return TableWriter("DSDT", 2).Raw(contents.bytes).Finish();
 }

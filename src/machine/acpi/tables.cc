@@ -185,7 +185,8 @@ Result<AcpiTables> BuildAcpi(const AcpiConfig& config) {
   }
 
   const auto bytes = std::as_bytes(std::span(block));
-  return AcpiTables{kBase, std::vector<std::byte>(bytes.begin(), bytes.end()), kBase};
+  return AcpiTables{kBase, std::vector<std::byte>(bytes.begin(), bytes.end()), kBase,
+                    GuestAddress(generation_id)};
 }
 
 }  // namespace holdfast::machine::acpi

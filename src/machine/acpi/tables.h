@@ -43,6 +43,7 @@ struct AcpiTables {
   GuestAddress address;          ///< where `bytes` go, inside boot/layout.h's kAcpiArea
   std::vector<std::byte> bytes;  ///< RSDP first
   GuestAddress rsdp;             ///< for the kernel's boot information
+  GuestAddress generation_id;    ///< where vmgenid's number is; 0: there is none
 };
 
 /// Builds RSDP, XSDT, FADT, FACS, MADT and DSDT; with NUMA nodes SRAT too, with distances given
