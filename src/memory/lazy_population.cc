@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <holdfast/mapping.h>
 #include <holdfast/ram_block.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <bit>
@@ -12,6 +14,16 @@
 
 namespace holdfast {
 namespace {
+
+// Whether new mappings get their pages at once (mlockall with MCL_FUTURE), a reservation too: a
+// page that is there is never asked for.
+bool MappingsAreFilled() {
+  const auto page = Mapping::Map(
+      {.size = kPageSize, .prot = PROT_READ | PROT_WRITE, .flags = MAP_PRIVATE | MAP_ANONYMOUS},
+      "a page to try");
+  unsigned char there = 0;
+  return !page || ::mincore(page->data(), kPageSize, &there) != 0 || (there & 1U) != 0;
+}
 
 constexpr AddressSpace::SlotNeeds kUnbound{.unbound = true, .dirty_log = false};
 
@@ -48,6 +60,11 @@ Status LazyPopulation::Impl::CheckBlocks() const {
                 fmt::format("memory cannot be populated on demand: {} would find it empty",
                             fmt::join(others, " and ")),
                 kAtOnce);
+  }
+  if (MappingsAreFilled()) {
+    return Fail(Errc::kInvalidArgument,
+                "memory cannot be populated on demand: all memory of this process is locked",
+                "Do not have it locked (mlockall), or have memory populated at once.");
   }
   for (const auto& each : blocks_) {
     const RamBlock& block = each->block();

@@ -231,6 +231,18 @@ TEST_P(LazyPopulationTest, NonsenseIsRefused) {
   }
 }
 
+TEST_P(LazyPopulationTest, LockedMemoryIsRefused) {
+  // In a process of its own: the lock is the whole process's.
+  EXPECT_EXIT(
+      {
+        if (::mlockall(MCL_FUTURE) != 0) ::_exit(0);  // not permitted here
+        const auto refused = LazyPopulation::Start(memory_, source_, {});
+        ::_exit(!refused && refused.error().ToString().find("is locked") != std::string::npos ? 0
+                                                                                              : 1);
+      },
+      ::testing::ExitedWithCode(0), "");
+}
+
 std::string MemoryName(const ::testing::TestParamInfo<bool>& memfd) {
   return memfd.param ? "memfd" : "anonymous";
 }

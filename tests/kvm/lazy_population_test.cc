@@ -78,10 +78,15 @@ class LazyGuest : public KvmTest, public ::testing::WithParamInterface<Kind> {
     if (IsSkipped()) return;
     if (const auto fd = LazyPopulation::OpenUserfaultfd(); !fd)
       GTEST_SKIP() << fd.error().ToString();
+    MakeGuest(60);
+  }
+  void MakeGuest(double patience) {
+    source_.reset();
     auto made = GuestVm::Create({.ram_size = kRam,
                                  .bound = GetParam() == Kind::kBound,
                                  .memfd = GetParam() == Kind::kMemfd,
-                                 .vcpus = 4});
+                                 .vcpus = 4,
+                                 .patience = patience});
     ASSERT_OK(made);
     guest_ = *std::move(made);
     guest_->WritePattern(kFree, kFreePages, kSeed);
@@ -195,6 +200,20 @@ TEST_P(LazyGuest, WaitsForWhatCannotBeReadUntilItCan) {
   population_->Retry();
   vcpu.join();
   ASSERT_OK(population_->Finish());
+}
+
+TEST_P(LazyGuest, IsInterruptedWhileItWaits) {
+  constexpr std::uint64_t kBroken = 8 * kMiB;
+  MakeGuest(1);
+  source_->broken = kBroken;
+  Start({.background = false});
+  const GuestOutcome outcome = guest_->Run(guests::kMemcheck, {kBroken - 4 * kPageSize, 8, kSeed});
+  EXPECT_THAT(outcome.error, HasSubstr("did not end in time"));
+  // It goes on where it was.
+  source_->broken = ~0ULL;
+  population_->Retry();
+  ASSERT_OK(population_->Finish());
+  RunWell(*guest_, guests::kMemcheck, {kBroken - 4 * kPageSize, 8, kSeed});
 }
 
 TEST_P(LazyGuest, NeverSeesZeroesInPlaceOfWhatWasNotPopulated) {

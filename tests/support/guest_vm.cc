@@ -47,7 +47,6 @@ constexpr std::uint16_t kDataSelector = 0x28 | 3;
 constexpr std::uint16_t kTaskSelector = 0x40;
 
 constexpr int kKickSignal = SIGUSR1;
-constexpr double kMostSeconds = 60;
 
 kvm_segment Segment(std::uint16_t selector, std::uint8_t type, std::uint8_t dpl, bool code) {
   kvm_segment segment{};
@@ -159,7 +158,7 @@ Result<std::unique_ptr<GuestVm>> GuestVm::Create(const Options& options) {
   const bool two_layers = options.conversion == ConversionEngineKind::kAttributes;
   HF_TRY(kvm::Vm vm, kvm::Vm::Create(system, two_layers ? kvm::abi::kVmTypeSwProtected
                                                         : kvm::abi::kVmTypeDefault));
-  std::unique_ptr<GuestVm> guest(new GuestVm(std::move(system), std::move(vm)));
+  std::unique_ptr<GuestVm> guest(new GuestVm(std::move(system), std::move(vm), options.patience));
   if (options.memfd) {
     HF_TRY(guest->ram_, RamBlock::CreateMemfd("ram", options.ram_size));
   } else if (two_layers) {
@@ -292,7 +291,7 @@ std::vector<GuestOutcome> GuestVm::Run(std::span<const std::byte> image,
   }
   {
     std::unique_lock lock(mutex);
-    const auto limit = std::chrono::duration<double>(ScaledSeconds(kMostSeconds));
+    const auto limit = std::chrono::duration<double>(ScaledSeconds(patience_));
     if (!changed.wait_for(lock, limit, [&] { return running == 0; })) {
       give_up = true;
       for (std::size_t i = 0; i < threads.size(); ++i) {

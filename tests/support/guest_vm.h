@@ -54,6 +54,7 @@ class GuestVm {
     std::optional<ConversionEngineKind> conversion = {};
     /// Not 0: the upper half of the RAM lies here instead (below 4 GiB), in a memslot of its own.
     std::uint64_t high_ram = 0;
+    double patience = 60;  ///< seconds until Run() stops a guest that does not end
   };
   /// rdi, rsi, rdx, rcx, r8 of one vCPU.
   struct Arguments {
@@ -91,14 +92,19 @@ class GuestVm {
   kvm::Memslot RamSlot(bool bound, std::uint32_t flags = 0) const;
 
  private:
-  GuestVm(kvm::System system, kvm::Vm vm)
-      : system_(std::move(system)), vm_(std::move(vm)), space_(&vm_), converter_(space_) {}
+  GuestVm(kvm::System system, kvm::Vm vm, double patience)
+      : system_(std::move(system)),
+        vm_(std::move(vm)),
+        patience_(patience),
+        space_(&vm_),
+        converter_(space_) {}
   std::string OnDoorbell(std::uint64_t page);
   Status LayTables();
   Status StartInRing3(kvm::Vcpu& vcpu, const Arguments& arguments) const;
 
   kvm::System system_;
   kvm::Vm vm_;
+  double patience_;
   std::unique_ptr<RamBlock> ram_;
   AddressSpace space_;
   GuestConverter converter_;
