@@ -6,8 +6,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <mutex>
-#include <optional>
 #include <random>
 #include <system_error>
 #include <thread>
@@ -69,66 +67,58 @@ class HashTracker : public DirtyTracker {
   };
 
   // Hashes one step's pages and sets those that are not as they were.
-  Status ScanStep(Block& block, std::uint64_t offset, PageBitmap* changed) const {
+  void ScanStep(Block& block, const PageBitmap& present, std::uint64_t offset,
+                PageBitmap* changed) const {
     const std::span<const std::byte> view = block.block->host_view();
-    const std::uint64_t size = std::min(kStep, view.size() - offset);
-    const auto compare = [&](std::uint64_t at, const ContentHash& hash) {
-      ContentHash& before = block.hashes[at / kPageSize];
-      if (hash == before) return;
-      before = hash;
-      if (changed != nullptr) changed->Set(at / kPageSize, 1);
-    };
-    // What is not there is zero, and stays not there.
-    std::uint64_t next = offset;
-    const auto absent_until = [&](std::uint64_t end) {
-      for (; next < end; next += kPageSize) compare(next, {});
-    };
-    HF_TRY_STATUS(
-        ForEachPresent(*block.block, offset, size, [&](std::uint64_t from, std::uint64_t length) {
-          absent_until(from);
-          for (; next < from + length; next += kPageSize)
-            compare(next, HashPage(view.subspan(next).first<kPageSize>(), seed_));
-          return true;
-        }));
-    absent_until(offset + size);
-    return {};
+    const std::uint64_t end = std::min<std::uint64_t>(offset + kStep, view.size());
+    for (std::uint64_t at = offset; at < end; at += kPageSize) {
+      const std::uint64_t page = at / kPageSize;
+      ContentHash hash;
+      // What is not there is zero, and stays not there.
+      if (present.Test(page)) hash = HashPage(view.subspan(at).first<kPageSize>(), seed_);
+      if (hash == block.hashes[page]) continue;
+      block.hashes[page] = hash;
+      if (changed != nullptr) changed->Set(page, 1);
+    }
   }
 
   Status Scan(DirtyPages* pages) {
     struct Step {
       Block* block;
+      const PageBitmap* present;
       std::uint64_t offset;
     };
     std::vector<Step> steps;
-    for (Block& block : blocks_) {
-      for (std::uint64_t offset = 0; offset < block.block->size(); offset += kStep)
-        steps.push_back({&block, offset});
+    std::vector<PageBitmap> present(blocks_.size());
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+      const RamBlock& block = *blocks_[i].block;
+      present[i] = PageBitmap(block.size());
+      // All in one go: to find the end of a piece the kernel walks all of it, whatever is asked.
+      HF_TRY_STATUS(
+          ForEachPresent(block, 0, block.size(), [&](std::uint64_t offset, std::uint64_t size) {
+            present[i].Set(offset / kPageSize, size / kPageSize);
+            return true;
+          }));
+      for (std::uint64_t offset = 0; offset < block.size(); offset += kStep)
+        steps.push_back({&blocks_[i], &present[i], offset});
     }
     std::atomic<std::size_t> next = 0;
-    std::mutex mutex;
-    std::optional<Error> failure;
     const auto work = [&] {
       for (std::size_t i = next.fetch_add(1); i < steps.size(); i = next.fetch_add(1)) {
-        Block& block = *steps[i].block;
-        PageBitmap* const changed = pages != nullptr ? pages->Find(*block.block) : nullptr;
-        if (Status scanned = ScanStep(block, steps[i].offset, changed); !scanned) {
-          const std::lock_guard lock(mutex);
-          if (!failure) failure = std::move(scanned).error();
-        }
+        const Step& step = steps[i];
+        ScanStep(*step.block, *step.present, step.offset,
+                 pages != nullptr ? pages->Find(*step.block->block) : nullptr);
       }
     };
-    {
-      std::vector<std::jthread> threads;
-      try {
-        while (threads.size() + 1 < std::min<std::size_t>(threads_, steps.size()))
-          threads.emplace_back(work);
-      } catch (const std::system_error&) {
-        // As many as the host gives; this one works in any case.
-      }
-      work();
+    std::vector<std::jthread> threads;
+    try {
+      while (threads.size() + 1 < std::min<std::size_t>(threads_, steps.size()))
+        threads.emplace_back(work);
+    } catch (const std::system_error&) {
+      // As many as the host gives; this one works in any case.
     }
-    if (failure) return Fail(*std::move(failure));
-    return {};
+    work();
+    return {};  // the threads are joined
   }
 
   const unsigned threads_;
