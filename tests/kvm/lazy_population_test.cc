@@ -234,6 +234,43 @@ TEST_P(LazyGuest, NeverSeesZeroesInPlaceOfWhatWasNotPopulated) {
   EXPECT_THAT(outcome.reports, IsEmpty());
 }
 
+// Says of each word where it is.
+class OffsetSource : public PageSource {
+ public:
+  Status Read(const RamBlock&, std::uint64_t offset, std::span<std::byte> to) override {
+    for (std::uint64_t at = 0; at < to.size(); at += 8) {
+      const std::uint64_t word = offset + at;
+      std::memcpy(to.data() + at, &word, sizeof word);
+    }
+    return {};
+  }
+};
+
+using LazyMappings = KvmTest;
+
+TEST_F(LazyMappings, StayFewHoweverFarApartTheFaultsAre) {
+  if (const auto fd = LazyPopulation::OpenUserfaultfd(); !fd) GTEST_SKIP() << fd.error().ToString();
+  constexpr std::uint64_t kSize = 96 * kMiB;
+  auto made = GuestVm::Create({.ram_size = kSize});
+  ASSERT_OK(made);
+  GuestVm& guest = **made;
+  const int before = GuestMemfdMappings();
+  OffsetSource source;
+  auto population =
+      LazyPopulation::Start(guest.space(), source, {.chunk = kPageSize, .background = false});
+  ASSERT_OK(population);
+  // Every second page would make 12288 pieces.
+  const std::span<const std::byte> view = guest.ram().guest_view();
+  for (std::uint64_t at = 0; at < kSize; at += 2 * kPageSize) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, view.data() + at, sizeof word);
+    ASSERT_EQ(word, at);
+  }
+  EXPECT_LE(GuestMemfdMappings(), 8192 + before);
+  ASSERT_OK((*population)->Finish());
+  EXPECT_EQ(GuestMemfdMappings(), before);
+}
+
 std::string KindName(const ::testing::TestParamInfo<Kind>& kind) {
   if (kind.param == Kind::kMemfd) return "memfd";
   return kind.param == Kind::kBound ? "bound" : "unbound";
