@@ -279,7 +279,7 @@ TEST_F(MachineStateTest, ANonsenseStateIsRefusedOrLoadedButNeverMore) {
   std::mt19937 random(6);  // NOLINT(cert-msc51-cpp): the same each time
   Instance target = Make("n", true);
   ASSERT_NE(target.machine, nullptr);
-  for (int round = 0; round < 400; ++round) {
+  for (int round = 0; round < 150; ++round) {
     std::vector<state::SavedSection> flipped = saved_;
     for (unsigned flips = 1 + random() % 4; flips > 0; --flips) {
       auto& bytes = flipped[random() % flipped.size()].bytes;
