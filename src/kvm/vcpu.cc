@@ -15,6 +15,9 @@
 namespace holdfast::kvm {
 namespace {
 
+// More make KVM_GET_MSRS fail with E2BIG (MAX_IO_MSRS, 6.18).
+constexpr std::size_t kMostMsrsAtOnce = 256;
+
 // Where a nested state has its size: behind flags and format.
 constexpr std::size_t kNestedSizeOffset = offsetof(kvm_nested_state, size);
 
@@ -251,12 +254,13 @@ Result<std::vector<kvm_msr_entry>> Vcpu::GetMsrs(std::span<const std::uint32_t> 
   // The kernel stops at the first MSR this vCPU does not have and says how many it read: skip
   // that one and go on.
   while (!rest.empty()) {
-    FlexBuffer<kvm_msr_entry, abi::kMsrsHeaderSize> buffer(rest);
+    const auto some = rest.first(std::min(kMostMsrsAtOnce, rest.size()));
+    FlexBuffer<kvm_msr_entry, abi::kMsrsHeaderSize> buffer(some);
     HF_TRY(const int done, Call(fd_.get(), kGetMsrs, buffer.data()));
-    const auto count = std::min(static_cast<std::size_t>(done), rest.size());
+    const auto count = std::min(static_cast<std::size_t>(done), some.size());
     const std::vector<kvm_msr_entry> read = buffer.Entries();
     known.insert(known.end(), read.begin(), read.begin() + static_cast<std::ptrdiff_t>(count));
-    rest = rest.subspan(std::min(count + 1, rest.size()));
+    rest = rest.subspan(count < some.size() ? count + 1 : count);
   }
   return known;
 }

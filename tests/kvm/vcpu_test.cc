@@ -62,6 +62,14 @@ TEST_F(VcpuTest, UnknownMsrsAreLeftOutOfTheAnswer) {
   EXPECT_EQ((*msrs)[1].index, kPat);
 }
 
+TEST_F(VcpuTest, MoreMsrsThanKvmTakesAtOnceAreRead) {
+  std::vector<std::uint32_t> many(1000, 0x10);
+  many.insert(many.begin() + 300, 0x3fffffff);  // there is none
+  const auto msrs = vcpu_->GetMsrs(many);
+  ASSERT_OK(msrs);
+  EXPECT_EQ(msrs->size(), 1000U);
+}
+
 TEST_F(VcpuTest, AnMsrThatKvmRefusesIsNamed) {
   kvm_msr_entry entry{};
   entry.index = 0x3fffffff;
