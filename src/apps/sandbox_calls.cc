@@ -87,8 +87,8 @@ constexpr IoctlGroup Exactly(std::uint64_t request) {
   return {.mask = 0xffffffff, .value = request};
 }
 
-// Of linux/userfaultfd.h: memory that is populated on demand, by whoever needs it. No descriptor of
-// the kind can be made here.
+// Of linux/userfaultfd.h: memory that is populated on demand, by whoever needs it. Only the main
+// thread can open a descriptor for it.
 constexpr std::uint64_t kUserfaultfd = 0xaa;
 
 // Terminals: their settings come back when the monitor ends, whichever thread it ends in.

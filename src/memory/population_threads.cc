@@ -77,10 +77,10 @@ void LazyPopulation::Impl::StopThreads() {
 
 void LazyPopulation::Impl::ServeFaults() {
   while (true) {
-    ConfineThread(ThreadRole::kWorker);
     pollfd waits[2] = {{faults_.fd(), POLLIN, 0}, {stop_.get(), POLLIN, 0}};
     if (::poll(waits, 2, -1) < 0) continue;  // EINTR is the only reason there is
     if (waits[1].revents != 0) return;
+    ConfineThread(ThreadRole::kWorker);
     while (const auto address = faults_.NextFault()) HandleFault(*address);
   }
 }
