@@ -16,7 +16,7 @@ namespace holdfast::kvm {
 namespace {
 
 // More make KVM_GET_MSRS fail with E2BIG (MAX_IO_MSRS, 6.18).
-constexpr std::size_t kMostMsrsAtOnce = 256;
+constexpr std::size_t kMostMsrsAtOnce = 255;
 
 // Where a nested state has its size: behind flags and format.
 constexpr std::size_t kNestedSizeOffset = offsetof(kvm_nested_state, size);
