@@ -304,6 +304,16 @@ void SaveVhostUser(const std::filesystem::path& folder) {
   SaveText(folder, "both", "\x80" + own + answers);
 }
 
+// Saved states as they are, and with a byte changed, as fuzz_device_state.cc takes them.
+void SaveDeviceStates(const std::filesystem::path& folder) {
+  for (char device = 0; device < 5; ++device) {
+    const std::string name(1, static_cast<char>('0' + device));
+    SaveText(folder, "saved" + name, {device, 0, 0});
+    SaveText(folder, "changed" + name, {device, 1, 0, 0x40, 0x04, 0x01, 0x10, 0x05, 0x02});
+    SaveText(folder, "text" + name, {device, 0, 1, 6, 'c', 'o', 'n', 'f', 'i', 'g', 2, 0, 0});
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -320,6 +330,7 @@ int main(int argc, char** argv) {
   SaveVirtioPci(root / "virtio_pci");
   SavePci(root / "pci");
   SaveVhostUser(root / "vhost_user");
+  SaveDeviceStates(root / "device_state");
   SaveDisks(root / "virtio_blk", root / "scsi");
   SaveNetwork(root / "virtio_net");
   SaveConversion(root / "conversion");

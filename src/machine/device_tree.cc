@@ -103,7 +103,11 @@ Status DeviceTree::AddFunction(const devices::DeviceRequest& request, bool hot) 
       if (const pci::PciBus* const behind = pci_->FindBus(name)) Keep(*behind);
     });
   }
-  if (hot) bus->parent()->OccupantCame();
+  if (hot) {
+    bus->parent()->OccupantCame();
+  } else if (bus->parent() != nullptr) {
+    bus->parent()->Reset();  // an occupied slot has power, and the link is up
+  }
   return {};
 }
 

@@ -120,6 +120,9 @@ class Function {
                               std::span<const std::uint8_t> writable = {});
   /// Lets the guest clear these bits of a register of 1, 2 or 4 bytes by writing ones to them.
   void ClearByOne(std::uint16_t offset, unsigned size, std::uint32_t mask) HF_EXCLUDES(mutex_);
+  /// Says that the function itself changes these bits of a register of 1, 2 or 4 bytes, by
+  /// PokeConfig(): they are loaded as they were saved.
+  void ChangesItself(std::uint16_t offset, unsigned size, std::uint32_t mask) HF_EXCLUDES(mutex_);
   /// Sets what a register of 1, 2 or 4 bytes holds from power-on, and which bits the guest may
   /// write.
   void PresetConfig(std::uint16_t offset, unsigned size, std::uint32_t value,
@@ -194,6 +197,7 @@ class Function {
   std::array<std::uint8_t, kConfigSize> power_on_ HF_GUARDED_BY(mutex_){};
   std::array<std::uint8_t, kConfigSize> writable_ HF_GUARDED_BY(mutex_){};
   std::array<std::uint8_t, kConfigSize> clear_by_one_ HF_GUARDED_BY(mutex_){};
+  std::array<std::uint8_t, kConfigSize> own_ HF_GUARDED_BY(mutex_){};  // the function's to change
   std::array<Bar, kBars> bars_ HF_GUARDED_BY(mutex_){};
   bool intx_wanted_ HF_GUARDED_BY(mutex_) = false;
   bool intx_level_ HF_GUARDED_BY(mutex_) = false;

@@ -14,6 +14,12 @@ Status Function::Migratable() const {
   return {};
 }
 
+void Function::ChangesItself(std::uint16_t offset, unsigned size, std::uint32_t mask) {
+  const MutexLock lock(mutex_);
+  for (unsigned i = 0; i < size; ++i)
+    own_.at(offset + i) |= static_cast<std::uint8_t>(mask >> (8 * i));
+}
+
 void Function::VisitState(state::Fields& fields) {
   if (fields.loading()) Reset();
   std::vector<std::byte> config;  // without the zeroes at its end
@@ -38,7 +44,7 @@ void Function::CheckConfig(state::Fields& fields, std::vector<std::byte>& config
   config.resize(kConfigSize);
   const MutexLock lock(mutex_);
   for (std::size_t i = 0; i < kConfigSize && fields.ok(); ++i) {
-    auto changeable = static_cast<std::uint8_t>(writable_.at(i) | clear_by_one_.at(i));
+    auto changeable = static_cast<std::uint8_t>(writable_.at(i) | clear_by_one_.at(i) | own_.at(i));
     // The status register's bit for INTx follows from the line's level.
     if (i == kRegStatus) changeable |= kStatusInterrupt;
     const auto loaded = std::to_integer<std::uint8_t>(config[i]);

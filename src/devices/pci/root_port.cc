@@ -117,6 +117,8 @@ class RootPort final : public Bridge {
     PresetConfig(At(kSlotControl), 2, kIndicatorsOff | kPowerOff,
                  hotplug_ ? kSlotControlWritable : 0U);
     ClearByOne(At(kSlotStatus), 2, kButtonPressed | kPresenceChanged | kLinkChanged);
+    ChangesItself(At(kSlotStatus), 2, kPresent);
+    ChangesItself(At(kLinkStatus), 2, kLinkUp);
     PresetConfig(At(kRootControl), 2, 0, 0x001f);
   }
 

@@ -26,12 +26,14 @@ void ScsiDisk::VisitState(state::Fields& fields) {
   Sense attention = attention_.value_or(kNoSense);
   bool has_medium = drive_.medium() != nullptr;
   std::uint64_t size = drive_.size();
+  bool readonly = drive_.readonly();
   bool tray_open = tray_open_;
   bool tray_locked = drive_.tray_locked();
   bool medium_event = medium_event_;
   bool write_cache = drive_.write_cache();
   fields.Value("medium", has_medium);
   fields.Value("size", size);
+  fields.Value("readonly", readonly);
   fields.Value("attention", has_attention);
   fields.Value("attention-key", attention.key);
   fields.Value("attention-code", attention.code);
@@ -45,6 +47,10 @@ void ScsiDisk::VisitState(state::Fields& fields) {
   if (has_medium != (drive_.medium() != nullptr) || size != drive_.size()) {
     return fields.Malformed(
         fmt::format("the medium had {} bytes and here it has {}", size, drive_.size()));
+  }
+  if (readonly != drive_.readonly()) {
+    return fields.Malformed(readonly ? "the medium was read-only and here it is not"
+                                     : "the medium could be written and here it is read-only");
   }
   attention_ = has_attention ? std::optional(attention) : std::nullopt;
   tray_open_ = tray_open;

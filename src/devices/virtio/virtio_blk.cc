@@ -179,13 +179,19 @@ void VirtioBlk::SetRunning(bool running) noexcept {
 
 void VirtioBlk::VisitState(state::Fields& fields) {
   std::uint64_t size = drive_.size();
+  bool readonly = drive_.readonly();
   bool write_cache = drive_.write_cache();
   fields.Value("size", size);
+  fields.Value("readonly", readonly);
   fields.Value("write-cache", write_cache);
   if (!fields.loading() || !fields.ok()) return;
   if (size != drive_.size()) {
     return fields.Malformed(
         fmt::format("the disk had {} bytes and here it has {}", size, drive_.size()));
+  }
+  if (readonly != drive_.readonly()) {
+    return fields.Malformed(readonly ? "the disk was read-only and here it is not"
+                                     : "the disk could be written and here it is read-only");
   }
   drive_.set_write_cache(write_cache);
 }
