@@ -20,8 +20,8 @@ namespace {
 
 // What a thread takes at a time: a multiple of 64 pages, so that no two threads share a word of a
 // bitmap.
-constexpr std::uint64_t kStep = 4 * kMiB;
-static_assert(kStep % (64 * kPageSize) == 0);
+constexpr std::uint64_t kHashedAtOnce = 4 * kMiB;
+static_assert(kHashedAtOnce % (64 * kPageSize) == 0);
 
 class HashTracker : public DirtyTracker {
  public:
@@ -70,7 +70,7 @@ class HashTracker : public DirtyTracker {
   void ScanStep(Block& block, const PageBitmap& present, std::uint64_t offset,
                 PageBitmap* changed) const {
     const std::span<const std::byte> view = block.block->host_view();
-    const std::uint64_t end = std::min<std::uint64_t>(offset + kStep, view.size());
+    const std::uint64_t end = std::min<std::uint64_t>(offset + kHashedAtOnce, view.size());
     for (std::uint64_t at = offset; at < end; at += kPageSize) {
       const std::uint64_t page = at / kPageSize;
       ContentHash hash;
@@ -99,7 +99,7 @@ class HashTracker : public DirtyTracker {
             present[i].Set(offset / kPageSize, size / kPageSize);
             return true;
           }));
-      for (std::uint64_t offset = 0; offset < block.size(); offset += kStep)
+      for (std::uint64_t offset = 0; offset < block.size(); offset += kHashedAtOnce)
         steps.push_back({&blocks_[i], &present[i], offset});
     }
     std::atomic<std::size_t> next = 0;
