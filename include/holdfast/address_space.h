@@ -25,7 +25,7 @@ class Vm;
 /// Says, for as long as it exists, that somebody gets at guest RAM without AddressSpace: the
 /// kernel's vhost, a vhost-user back end. Dirty tracking and lazy population ask for it.
 ///
-/// Thread-safety: one thread at a time; outlives nothing and nobody.
+/// Thread-safety: one thread at a time. May outlive the address space.
 class ExternalAccess {
  public:
   ExternalAccess() = default;  ///< nobody's

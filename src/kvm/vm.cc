@@ -73,8 +73,7 @@ Vm::DirtyLogMode Vm::EnableManualDirtyLog() const noexcept {
     request.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
     request.args[0] = flags;
     if (!Call(fd_.get(), kEnableCap, request)) continue;
-    return (flags & kAllSet) != 0 ? DirtyLogMode::kManualAllSet
-                                                      : DirtyLogMode::kManual;
+    return (flags & kAllSet) != 0 ? DirtyLogMode::kManualAllSet : DirtyLogMode::kManual;
   }
   return DirtyLogMode::kPlain;
 }
