@@ -66,8 +66,8 @@ class DeviceTree {
   /// Power-on state: functions reset, BARs and bridges placed. A device that the guest was asked to
   /// let go goes now, as in QEMU.
   void Reset();
-  /// The machine has stopped, with all vCPUs standing, or is about to go on: tells all functions. It
-  /// does not run at first.
+  /// The machine has stopped, with all vCPUs standing, or is about to go on: tells all functions.
+  /// It does not run at first.
   void SetRunning(bool running);
 
   /// Appends a section for each device: "pci-host", "pci/BUS/SLOT.FUNCTION/MODEL",
