@@ -15,7 +15,6 @@ namespace {
 
 using net::MacAddress;
 
-constexpr std::size_t kMostMacs = 64;      // in both tables together, as in QEMU
 constexpr std::size_t kRequestHeader = 2;  // class and command
 constexpr std::size_t kEthernetHeader = 14;
 constexpr std::size_t kWithVlanTag = 16;

@@ -22,6 +22,9 @@ static_assert(offsetof(NetRegisters, duplex) == 16);
 inline constexpr std::uint16_t kStatusLinkUp = 1;
 inline constexpr std::uint16_t kStatusAnnounce = 2;
 
+/// Addresses in both tables of the filter together, as in QEMU.
+inline constexpr std::size_t kMostMacs = 64;
+
 /// The first byte of a control request.
 enum NetControlClass : std::uint8_t {
   kControlRx = 0,

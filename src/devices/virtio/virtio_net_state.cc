@@ -9,7 +9,6 @@
 namespace holdfast::devices::virtio {
 namespace {
 
-constexpr std::size_t kMostMacs = 64;  // as in virtio_net_control.cc
 constexpr std::size_t kVlanBytes = 4096 / 8;
 
 }  // namespace
