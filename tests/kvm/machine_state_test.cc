@@ -245,19 +245,16 @@ TEST_F(MachineStateTest, ARestoredGuestGetsANewGeneration) {
   ASSERT_OK(target.machine->NewGeneration());
   EXPECT_NE(target.machine->services().vm_generation_id, before);
   // Sixteen bytes among the firmware's tables, and nothing else, have changed.
-  const auto changed = [&](std::size_t from, std::size_t to) {
-    std::size_t first = to;
-    std::size_t last = from;
-    for (std::size_t at = from; at < to; ++at) {
-      if (source_.ram->host_view()[at] == target.ram->host_view()[at]) continue;
-      first = std::min(first, at);
-      last = at;
-    }
-    return first == to ? 0 : last - first + 1;
+  const auto changed = [&](std::size_t from, std::size_t to) -> std::ptrdiff_t {
+    const auto there = source_.ram->host_view().subspan(from, to - from);
+    const auto here = target.ram->host_view().subspan(from, to - from);
+    const auto first = std::mismatch(there.begin(), there.end(), here.begin()).first;
+    if (first == there.end()) return 0;
+    return std::mismatch(there.rbegin(), there.rend(), here.rbegin()).first.base() - first;
   };
-  EXPECT_GT(changed(0xe0000, 0x100000), 4U);
-  EXPECT_LE(changed(0xe0000, 0x100000), 16U);
-  EXPECT_EQ(changed(0, 0xe0000) + changed(0x100000, kMachineRam), 0U);
+  EXPECT_GT(changed(0xe0000, 0x100000), 4);
+  EXPECT_LE(changed(0xe0000, 0x100000), 16);
+  EXPECT_EQ(changed(0, 0xe0000) + changed(0x100000, kMachineRam), 0);
   const Instance without = Make("", true);
   EXPECT_FALSE(without.machine->LoadState(*saved));
 }
