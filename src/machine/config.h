@@ -96,8 +96,8 @@ struct MachineConfig {
   WatchdogAction watchdog = WatchdogAction::kReset;  ///< -action watchdog=
   bool start_paused = false;                         // -S
   /// -incoming: the state comes from elsewhere. Nothing is loaded into RAM and no vCPU is put on an
-  /// entry point; the machine waits in RunState::kInMigrate for Machine::LoadState(). A reset of the
-  /// guest after that loads kernel and tables as ever.
+  /// entry point; the machine waits in RunState::kInMigrate for Machine::LoadState(). A reset of
+  /// the guest after that loads kernel and tables as ever.
   bool incoming = false;
 };
 
