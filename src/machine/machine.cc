@@ -100,6 +100,19 @@ Status Machine::Impl::Reset(ShutdownCause cause) {
   return {};
 }
 
+Status Machine::Impl::CheckFree() const {
+  if (!held_) return {};
+  return Fail(Errc::kInvalidArgument,
+              fmt::format("the machine has to stay as it is: {}", *held_),
+              "Wait for the job, or cancel it.");
+}
+
+void Machine::Impl::Break(const Error& error) {
+  StopVcpus();
+  log::Error(error);
+  SetState(RunState::kInternalError);
+}
+
 void Machine::Impl::PowerButton() {
   HF_TRACE(qemu_system_powerdown_request);
   if (events_.powerdown) events_.powerdown();
@@ -271,13 +284,24 @@ RunState Machine::state() const noexcept {
 const MachineConfig& Machine::config() const noexcept {
   return impl_->config();
 }
+void Machine::Hold(std::string_view why) {
+  impl_->Hold(why);
+}
+void Machine::Release() {
+  impl_->Release();
+}
+void Machine::Break(const Error& error) {
+  impl_->Break(error);
+}
 Status Machine::Resume() {
+  HF_TRY_STATUS(impl_->CheckFree());
   return impl_->Resume();
 }
 void Machine::Pause(RunState state) {
   impl_->Pause(state);
 }
 Status Machine::Reset(ShutdownCause cause) {
+  HF_TRY_STATUS(impl_->CheckFree());
   return impl_->Reset(cause);
 }
 Result<std::vector<state::SavedSection>> Machine::SaveState() {
@@ -312,9 +336,11 @@ void Machine::SendBreak(std::size_t port) {
 }
 
 Status Machine::AddDevice(const devices::DeviceRequest& request) {
+  HF_TRY_STATUS(impl_->CheckFree());
   return impl_->AddDevice(request);
 }
 Status Machine::RemoveDevice(std::string_view id) {
+  HF_TRY_STATUS(impl_->CheckFree());
   return impl_->RemoveDevice(id);
 }
 devices::pci::PciHost& Machine::pci() noexcept {

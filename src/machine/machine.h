@@ -112,6 +112,12 @@ class Machine {
   /// @param state  kPaused, or kIoError for a disk that cannot go on, or kWatchdog, kSaveVm,
   ///               kRestoreVm
   void Pause(RunState state = RunState::kPaused);
+  /// While somebody needs the machine to stay as it is: Resume(), Reset(), AddDevice() and
+  /// RemoveDevice() are refused, saying why: "it is being saved". vCPUs stand.
+  void Hold(std::string_view why);
+  void Release();
+  /// The machine cannot go on: kInternalError, until a Reset(). vCPUs stand.
+  void Break(const Error& error);
   /// Power-on state, guest reloaded; the vCPUs run on if they ran (`system_reset`).
   Status Reset(ShutdownCause cause = ShutdownCause::kHostQmpSystemReset);
   /// The state of vCPUs, interrupt controllers, clocks and all devices, without the contents of

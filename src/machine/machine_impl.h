@@ -13,6 +13,8 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -75,6 +77,11 @@ class Machine::Impl {
   Status AddDevice(const devices::DeviceRequest& request);
   Status RemoveDevice(std::string_view id);
   DeviceTree& device_tree() noexcept { return *devices_; }
+  void Hold(std::string_view why) { held_ = why; }
+  void Release() { held_.reset(); }
+  void Break(const Error& error);
+  /// @return kInvalidArgument while somebody needs the machine to stay as it is
+  Status CheckFree() const;
   void SendBreak(std::size_t port) { platform_->SendBreak(port); }
 
   const AddressSpace& memory() const noexcept { return ram_; }
@@ -167,6 +174,7 @@ class Machine::Impl {
   EventLoop& loop_;
   kvm::Vm& vm_;
   const Events events_;
+  std::optional<std::string> held_;  // why the machine has to stay as it is
   RunState state_;
   RunState loaded_state_ = RunState::kPaused;  // what LoadState() makes it
   bool saved_running_ = false;

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <holdfast/dirty_tracker.h>
+#include <holdfast/error.h>
+
+#include "base/state.h"
+#include "machine/machine.h"
+#include "migration/main_thread.h"
+#include "migration/progress.h"
+#include "migration/snapshot_memory.h"
+#include "migration/snapshot_reader.h"
+#include "migration/snapshot_writer.h"
+
+namespace holdfast {
+namespace kvm {
+class Vm;
+}
+}  // namespace holdfast
+
+namespace holdfast::migration {
+
+/// The virtual machine that snapshots are taken of and loaded into; all of it outlives the jobs.
+struct Subject {
+  EventLoop& loop;
+  machine::Machine& machine;
+  AddressSpace& memory;  ///< the machine's
+  kvm::Vm& vm;
+  /// Makes disks keep what they have completed. Main thread, vCPUs standing.
+  std::function<Status()> flush_disks = {};
+};
+
+/// What is to be saved, and how.
+struct SaveRequest {
+  std::string path;
+  /// The guest runs while its memory is written, and stands still for the last of it only.
+  bool live = false;
+  bool zstd = false;
+  /// A differential snapshot: the file that it is to be the difference to. Empty: a full one.
+  std::string parent = {};
+  /// How long the guest may stand still at the end of a live one, for the memory alone.
+  std::uint64_t downtime_limit_ms = 300;
+};
+
+/// What became of it.
+struct SaveReport {
+  SnapshotId id{};
+  std::uint64_t memory_bytes = 0;  ///< of memory in the file
+  double paused_seconds = 0;       ///< for which the guest stood still; 0 if it stood before
+  unsigned passes = 0;             ///< over memory, of a live one
+};
+
+/// A snapshot being saved, on threads of its own. The guest runs on afterwards if it ran before,
+/// whatever becomes of the snapshot.
+///
+/// Thread-safety: the main thread; Work() is the job's own.
+class SaveJob {
+ public:
+  using Done = std::function<void(Result<SaveReport>)>;
+
+  /// Starts. `about` says of whom the snapshot is (creator, name, command line). `done` is called on
+  /// the main thread at the end, which may destroy the job then.
+  /// @return what is wrong with the request or its files, with nothing changed
+  static Result<std::unique_ptr<SaveJob>> Start(const Subject& subject, SaveRequest request,
+                                                SnapshotDirectory about, Done done);
+  SaveJob(const SaveJob&) = delete;
+  SaveJob& operator=(const SaveJob&) = delete;
+  /// Cancels it, without a call of `done`.
+  ~SaveJob();
+
+  /// Soon `done` comes with an error, unless all was written already.
+  void Cancel() noexcept { progress_.cancelled = true; }
+  const Progress& progress() const noexcept { return progress_; }
+
+ private:
+  SaveJob(const Subject& subject, SaveRequest request, SnapshotDirectory about, Done done)
+      : subject_(subject),
+        request_(std::move(request)),
+        about_(std::move(about)),
+        done_(std::move(done)),
+        main_(subject.loop) {}
+
+  // On the job's thread.
+  Status Work();
+  Status WriteWhileRunning(MemoryPasses& passes);
+  // On the main thread.
+  Status StartTracking();
+  Status StandStill();
+  void GoOn();
+  void Finished(Status status);
+
+  const Subject subject_;
+  const SaveRequest request_;
+  SnapshotDirectory about_;
+  const Done done_;
+  MainThread main_;
+  Progress progress_;
+  std::optional<SnapshotChain> parent_;
+  std::unique_ptr<SnapshotWriter> writer_;
+  // What follows belongs to the main thread while it runs something for the job's thread, and to
+  // that one else.
+  std::unique_ptr<DirtyTracker> tracker_;
+  DirtyPages last_;  // what is to be written when the guest stands
+  std::vector<state::SavedSection> sections_;
+  bool stopped_guest_ = false;
+  bool held_ = false;  // the machine
+  EventLoop::Clock::time_point stopped_at_;
+  SaveReport report_;
+  std::thread thread_;
+};
+
+}  // namespace holdfast::migration

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "migration/snapshot_load.h"
+
+#include <fmt/format.h>
+#include <holdfast/address_space.h>
+#include <holdfast/page_bitmap.h>
+#include <holdfast/ram_block.h>
+#include <holdfast/units.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "migration/parallel.h"
+
+namespace holdfast::migration {
+
+Status CheckMemory(const SnapshotChain& chain, const AddressSpace& memory) {
+  const DirtyPages all(memory);
+  const std::string& path = chain.newest().path();
+  for (const auto& entry : all.blocks()) {
+    const RamBlock& block = *entry.block;
+    const auto index = chain.FindBlock(block.id());
+    if (!index) {
+      return Fail(Errc::kInvalidArgument,
+                  fmt::format("the snapshot '{}' has no memory '{}', which this machine has", path,
+                              block.id()),
+                  "Start the machine with the options that the saved one had.");
+    }
+    const std::uint64_t size = chain.blocks()[*index].size;
+    if (size == block.size()) continue;
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("the memory '{}' is of {} in the snapshot '{}' and of {} in this "
+                            "machine",
+                            block.id(), FormatSize(size), path, FormatSize(block.size())),
+                "Start the machine with the options that the saved one had.");
+  }
+  for (const BlockEntry& block : chain.blocks()) {
+    const auto here = [&](const DirtyPages::Block& one) { return one.block->id() == block.id; };
+    if (std::ranges::any_of(all.blocks(), here)) continue;
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("the snapshot '{}' has memory '{}', which this machine has not", path,
+                            block.id),
+                "Start the machine with the options that the saved one had.");
+  }
+  return {};
+}
+
+Status LoadMemory(const SnapshotChain& chain, const AddressSpace& memory, bool empty,
+                  Progress& progress) {
+  struct Chunk {
+    const RamBlock* block;
+    std::size_t index;
+    std::uint64_t offset;
+    bool zeroed;  // memory reads as zeroes already
+  };
+  const DirtyPages all(memory);
+  std::vector<Chunk> chunks;
+  for (const auto& entry : all.blocks()) {
+    const RamBlock& block = *entry.block;
+    const std::size_t index = chain.FindBlock(block.id()).value_or(0);
+    // A hole is cheaper than zeroes; what cannot have one is filled below.
+    const bool zeroed = empty || block.Discard(0, block.size()).has_value();
+    for (std::uint64_t at = 0; at < block.size(); at += kSnapshotChunk) {
+      if (!zeroed || chain.HasChunk(index, at)) chunks.push_back({&block, index, at, zeroed});
+    }
+  }
+  progress.total += chunks.size() * kSnapshotChunk;
+  return ForEachInParallel(chunks.size(), progress.cancelled, [&](std::size_t i) -> Status {
+    const Chunk& chunk = chunks[i];
+    const std::uint64_t size = std::min(kSnapshotChunk, chunk.block->size() - chunk.offset);
+    HF_TRY_STATUS(chain.ReadChunk(chunk.index, chunk.offset,
+                                  chunk.block->host_view().subspan(chunk.offset, size),
+                                  chunk.zeroed));
+    progress.done += kSnapshotChunk;
+    return {};
+  });
+}
+
+Status VerifyMemory(const SnapshotChain& chain, Progress& progress) {
+  struct Chunk {
+    std::size_t block;
+    std::uint64_t offset;
+  };
+  std::vector<Chunk> chunks;
+  for (std::size_t block = 0; block < chain.blocks().size(); ++block) {
+    for (std::uint64_t at = 0; at < chain.blocks()[block].size; at += kSnapshotChunk) {
+      if (chain.HasChunk(block, at)) chunks.push_back({block, at});
+    }
+  }
+  progress.total += chunks.size() * kSnapshotChunk;
+  return ForEachInParallel(chunks.size(), progress.cancelled, [&](std::size_t i) -> Status {
+    const Chunk& chunk = chunks[i];
+    std::array<std::byte, kSnapshotChunk> buffer;
+    const std::uint64_t size =
+        std::min(kSnapshotChunk, chain.blocks()[chunk.block].size - chunk.offset);
+    HF_TRY_STATUS(chain.ReadChunk(chunk.block, chunk.offset, std::span(buffer).first(size)));
+    progress.done += kSnapshotChunk;
+    return {};
+  });
+}
+
+}  // namespace holdfast::migration
