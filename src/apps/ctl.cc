@@ -99,6 +99,19 @@ constexpr Subcommand kSubcommands[] = {
      "really allocated; q quits\n"
      "--once prints one sample over the interval (2 seconds); --json does so for scripts",
      RunCtlTop},
+    {"snapshot",
+     {},
+     "create|load|info|verify|merge|diff|restore ...",
+     "takes snapshots and works on their files\n"
+     "create socket file [--live] [--diff file] [--zstd] [--downtime-limit ms] saves memory and "
+     "devices, not disks; --live while the guest runs on; --diff only what differs from another "
+     "snapshot\n"
+     "load socket file brings a running machine back to a snapshot of it\n"
+     "info file [--json] says what is in it; verify file reads and checks all of it\n"
+     "merge file new-file [--zstd] writes a differential one with its parents as one\n"
+     "diff file file [--json] lists the pages that differ\n"
+     "restore file [--prefault] [-- option ...] starts holdfast as it was, from there on",
+     RunCtlSnapshot},
     {"help", {"--help", "-h"}, "", "displays this help", RunHelp},
     {"version", {"--version", "-V"}, "", "displays the version", RunVersion},
 };

@@ -33,6 +33,7 @@ Status Finish(Options& options) {
 
 Result<Options> ParseCommandLine(std::span<const char* const> arguments) {
   Options options;
+  options.command_line.assign(arguments.begin(), arguments.end());
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     std::string_view word = arguments[i];
     if (word.empty() || word.front() != '-') {

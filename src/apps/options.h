@@ -45,12 +45,24 @@ struct NumaRequest {
   Choice option;
 };
 
+/// `-incoming file:PATH`.
+struct IncomingOptions {
+  std::string path;
+  bool prefault = false;
+  std::uint64_t bandwidth = 0;  ///< bytes a second; 0: as fast as it goes
+};
+
 /// What the command line asks for, checked and completed. Making it touches nothing: no file, no
 /// device, no global state.
 struct Options {
   /// Set by -help, -version and `help` as a value: print this, exit 0, ignore the rest.
   std::optional<std::string> print;
   std::vector<std::string> warnings;
+
+  /// The words that were read, for snapshots to tell them.
+  std::vector<std::string> command_line;
+  /// Where the machine's state comes from, if not from a start.
+  std::optional<IncomingOptions> incoming;
 
   // The virtual machine.
   std::string kvm_device = "/dev/kvm";

@@ -90,6 +90,10 @@ Status FinishNet(Options& options);
 // options_rtc.cc
 Status ParseRtc(Options& options, std::string_view argument);
 
+// options_incoming.cc
+Status ParseIncoming(Options& options, std::string_view argument);
+Status ParseLoadvm(Options& options, std::string_view argument);
+
 // options_run.cc
 /// A UUID in its usual form, letters made small.
 Result<std::string> ReadUuid(std::string_view text);

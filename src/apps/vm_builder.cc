@@ -22,6 +22,11 @@ Result<std::unique_ptr<VirtualMachine>> VirtualMachine::Build(EventLoop& loop, O
   HF_TRY_STATUS(vm->BuildConsoles());
   HF_TRY_STATUS(vm->BuildMonitors());
   HF_TRY_STATUS(vm->BuildMachine(std::move(interrupted)));
+  vm->BuildSnapshots();
+  if (vm->options_.incoming) {
+    if (auto restored = vm->Restore(); !restored)
+      return Fail(std::move(restored).error().Wrap("-incoming"));
+  }
   return vm;
 }
 
@@ -42,6 +47,7 @@ VirtualMachine::VirtualMachine(EventLoop& loop, Options options)
   // The functions run from the loop, and that only after the machine was built.
   context_.machine = [this]() -> machine::Machine& { return *machine_; };
   context_.vm = [this]() -> kvm::Vm& { return *vm_; };
+  context_.snapshots = [this]() -> migration::Snapshots& { return *snapshots_; };
   context_.chardevs = [this] { return Chardevs(); };
   context_.quit = [this] { QuitOnCommand(); };
   context_.human_command = [this](std::string_view line) { return human_commands_.Execute(line); };
@@ -52,6 +58,7 @@ VirtualMachine::~VirtualMachine() {
   qmp_->Flush();
   qmp_.reset();
   monitors_.clear();
+  snapshots_.reset();
   machine_.reset();
   // The guest's last words may still be queued.
   for (const auto& backend : backends_) backend->Flush();
@@ -200,7 +207,8 @@ control::Monitor& VirtualMachine::AddMonitor(devices::Chardev& front) {
 Status VirtualMachine::Start() {
   // By now the process is confined.
   if (options_.sandbox.enabled || !options_.run_with.chroot.empty()) block_graph_.FreezeImages();
-  return options_.machine.start_paused ? Status{} : machine_->Resume();
+  const bool stays = options_.incoming && !machine_->saved_running();
+  return options_.machine.start_paused || stays ? Status{} : machine_->Resume();
 }
 
 void VirtualMachine::OnSignal(int signal, int sender) {

@@ -23,6 +23,7 @@
 #include "devices/device_model.h"
 #include "devices/net/network.h"
 #include "machine/machine.h"
+#include "migration/snapshots.h"
 
 namespace holdfast {
 class EventLoop;
@@ -69,6 +70,9 @@ class VirtualMachine {
   Status BuildDrive(const DriveRequest& request);
   // vm_net.cc
   Status BuildNet();
+  // vm_snapshot.cc
+  void BuildSnapshots();
+  Status Restore();
   // vm_control.cc
   Status BuildChardevs();
   Status BuildMonitors();
@@ -98,6 +102,7 @@ class VirtualMachine {
                                  }};
   devices::Backends device_backends_;
   std::unique_ptr<machine::Machine> machine_;
+  std::unique_ptr<migration::Snapshots> snapshots_;
   control::VmContext context_;
   control::HumanCommands human_commands_{context_};
   std::vector<std::unique_ptr<control::Monitor>> monitors_;

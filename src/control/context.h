@@ -21,6 +21,9 @@ class Vm;
 namespace machine {
 class Machine;
 }
+namespace migration {
+class Snapshots;
+}
 namespace object {
 class ObjectStore;
 }
@@ -59,6 +62,7 @@ struct VmContext {
 
   std::function<machine::Machine&()> machine;
   std::function<kvm::Vm&()> vm;
+  std::function<migration::Snapshots&()> snapshots;
   std::function<std::vector<ChardevInfo>()> chardevs;
   /// Ends the monitor as the command `quit` does.
   std::function<void()> quit;

@@ -84,6 +84,12 @@ class HumanCommands {
   Result<std::string> DeviceDel(std::string_view arguments);
   Result<std::string> InfoPci(std::string_view arguments);
 
+  // human_snapshot.cc
+  Result<std::string> Savevm(std::string_view arguments);
+  Result<std::string> Loadvm(std::string_view arguments);
+  Result<std::string> InfoJobs(std::string_view arguments);
+  Result<std::string> InfoSnapshots(std::string_view arguments);
+
   // human_qtree.cc
   Result<std::string> InfoQtree(std::string_view arguments);
 

@@ -22,6 +22,7 @@ struct Complete : Schema {
     DefineTraceCommands(*this);
     DefineConversionCommands(*this);
     DefineSevCommands(*this);
+    DefineSnapshotCommands(*this);
     DefineVmGenerationIdCommand(*this);
   }
 };

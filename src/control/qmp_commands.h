@@ -30,6 +30,7 @@ void DefineMemoryMapCommand(Schema& schema);       // memory_map.cc
 void DefineNetCommands(Schema& schema);            // qmp_net.cc
 void DefineObjectCommands(Schema& schema);         // qmp_qom.cc
 void DefineSevCommands(Schema& schema);            // qmp_sev.cc
+void DefineSnapshotCommands(Schema& schema);       // qmp_snapshot.cc
 void DefineStatsCommands(Schema& schema);          // qmp_stats.cc
 void DefineConversionCommands(Schema& schema);     // qmp_conversion.cc
 void DefineVmGenerationIdCommand(Schema& schema);  // qmp_vmgenid.cc

@@ -102,8 +102,7 @@ Status Machine::Impl::Reset(ShutdownCause cause) {
 
 Status Machine::Impl::CheckFree() const {
   if (!held_) return {};
-  return Fail(Errc::kInvalidArgument,
-              fmt::format("the machine has to stay as it is: {}", *held_),
+  return Fail(Errc::kInvalidArgument, fmt::format("the machine has to stay as it is: {}", *held_),
               "Wait for the job, or cancel it.");
 }
 
@@ -358,6 +357,9 @@ const devices::Bus& Machine::mmio() const noexcept {
 }
 const AddressSpace& Machine::memory() const noexcept {
   return impl_->memory();
+}
+AddressSpace& Machine::ram() noexcept {
+  return impl_->ram();
 }
 GuestConverter* Machine::converter() noexcept {
   return impl_->converter();

@@ -173,6 +173,8 @@ class Machine {
   const devices::Bus& mmio() const noexcept;
   /// Guest RAM: where its regions lie, and access to it.
   const AddressSpace& memory() const noexcept;
+  /// The same for those who change how it is mapped: dirty tracking and lazy population.
+  AddressSpace& ram() noexcept;
   /// Its shared and private pages; null where none can be private.
   GuestConverter* converter() noexcept;
   /// The devices that are known by what they do: the balloon.

@@ -85,6 +85,7 @@ class Machine::Impl {
   void SendBreak(std::size_t port) { platform_->SendBreak(port); }
 
   const AddressSpace& memory() const noexcept { return ram_; }
+  AddressSpace& ram() noexcept { return ram_; }
   GuestConverter* converter() noexcept {
     return config_.confidential != nullptr ? &converter_ : nullptr;
   }

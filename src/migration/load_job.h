@@ -42,10 +42,7 @@ class LoadJob {
 
  private:
   LoadJob(const Subject& subject, SnapshotChain chain, Done done)
-      : subject_(subject),
-        chain_(std::move(chain)),
-        done_(std::move(done)),
-        main_(subject.loop) {}
+      : subject_(subject), chain_(std::move(chain)), done_(std::move(done)), main_(subject.loop) {}
   Status Work();
   Status StandStill();
   Status Finish(Status memory);

@@ -66,8 +66,8 @@ class SaveJob {
  public:
   using Done = std::function<void(Result<SaveReport>)>;
 
-  /// Starts. `about` says of whom the snapshot is (creator, name, command line). `done` is called on
-  /// the main thread at the end, which may destroy the job then.
+  /// Starts. `about` says of whom the snapshot is (creator, name, command line). `done` is called
+  /// on the main thread at the end, which may destroy the job then.
   /// @return what is wrong with the request or its files, with nothing changed
   static Result<std::unique_ptr<SaveJob>> Start(const Subject& subject, SaveRequest request,
                                                 SnapshotDirectory about, Done done);

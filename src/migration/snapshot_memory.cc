@@ -59,9 +59,8 @@ Status MemoryPasses::WriteAgain(const DirtyPages& dirty) {
 }
 
 Status MemoryPasses::WriteLast(const DirtyPages& dirty) {
-  Pass pass{.layer = SnapshotWriter::Layer::kRewritten,
-            .which = &dirty,
-            .present = DirtyPages(memory_)};
+  Pass pass{
+      .layer = SnapshotWriter::Layer::kRewritten, .which = &dirty, .present = DirtyPages(memory_)};
   const std::vector<Chunk> chunks = ChunksOf(dirty);
   HF_TRY_STATUS(FindPresent(chunks, pass.present));
   return Run(pass, chunks);

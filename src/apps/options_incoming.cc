@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// -incoming and -loadvm: a machine that goes on where a saved one stood.
+#include <fmt/format.h>
+
+#include "apps/options_parse.h"
+#include "migration/snapshot_path.h"
+#include "object/keyval.h"
+#include "object/property.h"
+
+namespace holdfast::apps {
+namespace {
+
+using object::Property;
+using object::PropertyType;
+
+constexpr std::string_view kRemedy =
+    "Write file:PATH, the name of a snapshot that 'holdfastctl snapshot create' has written.";
+
+constexpr Property<IncomingOptions> kIncomingProperties[] = {
+    {{.name = "file", .description = "the snapshot"}, object::SetField<&IncomingOptions::path>},
+    {{.name = "prefault",
+      .type = PropertyType::kBool,
+      .default_text = "off",
+      .description = "read all memory before the guest runs, instead of when it is needed"},
+     object::SetField<&IncomingOptions::prefault>},
+    {{.name = "bandwidth",
+      .type = PropertyType::kSize,
+      .default_text = "0",
+      .description = "bytes a second that are read in the background; 0: as fast as it goes"},
+     object::SetField<&IncomingOptions::bandwidth>},
+};
+
+}  // namespace
+
+Status ParseIncoming(Options& options, std::string_view argument) {
+  constexpr std::string_view kFile = "file:";
+  if (argument == "help" || argument == "?") {
+    options.print = object::DescribeProperties<IncomingOptions>("incoming", kIncomingProperties);
+    return {};
+  }
+  if (!argument.starts_with(kFile)) {
+    return Fail(Errc::kUnsupported, "only snapshot files can be taken in", std::string(kRemedy));
+  }
+  // A name with a comma has it twice, as everywhere on the command line.
+  HF_TRY(const object::KeyValues values,
+         object::ParseKeyValues(fmt::format("file={}", argument.substr(kFile.size()))));
+  IncomingOptions incoming;
+  HF_TRY_STATUS(object::SetProperties<IncomingOptions>(kIncomingProperties, {}, incoming, values));
+  if (incoming.path.empty())
+    return Fail(Errc::kInvalidArgument, "the name of the snapshot is missing",
+                std::string(kRemedy));
+  options.incoming = std::move(incoming);
+  options.machine.incoming = true;
+  return {};
+}
+
+Status ParseLoadvm(Options& options, std::string_view argument) {
+  if (argument.empty())
+    return Fail(Errc::kInvalidArgument, "the name of the snapshot is missing",
+                "Write the NAME that savevm was given.");
+  options.incoming = {.path = migration::SnapshotPath(argument)};
+  options.machine.incoming = true;
+  return {};
+}
+
+}  // namespace holdfast::apps

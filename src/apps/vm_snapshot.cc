@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// The part of VirtualMachine that saves it and goes on from what was saved.
+#include <fmt/format.h>
+
+#include "apps/vm_builder.h"
+#include "base/log.h"
+#include "migration/snapshot_load.h"
+
+namespace holdfast::apps {
+
+void VirtualMachine::BuildSnapshots() {
+  migration::SnapshotDirectory about;
+  about.creator = fmt::format("{} {}", kProgram, kVersion);
+  about.name = options_.guest_name;
+  about.command_line = options_.command_line;
+  snapshots_ = std::make_unique<migration::Snapshots>(
+      migration::Subject{.loop = loop_,
+                         .machine = *machine_,
+                         .memory = machine_->ram(),
+                         .vm = *vm_,
+                         .flush_disks = {}},
+      std::move(about),
+      migration::Snapshots::Events{.status_changed = [this](const migration::JobInfo& job) {
+        qmp_->Emit("JOB_STATUS_CHANGE", {{"id", job.id}, {"status", ToString(job.status)}});
+      }});
+}
+
+// Before the process is confined: files are read by a monitor that cannot open any later.
+Status VirtualMachine::Restore() {
+  const IncomingOptions& incoming = *options_.incoming;
+  if (options_.machine.confidential != nullptr) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("-incoming file:{} cannot be given with -machine "
+                            "confidential-guest-support={}: private memory is not the host's to "
+                            "fill",
+                            incoming.path, options_.confidential));
+  }
+  HF_TRY(const migration::SnapshotChain chain, migration::SnapshotChain::Open(incoming.path));
+  HF_TRY_STATUS(migration::CheckMemory(chain, machine_->memory()));
+  HF_TRY(const auto sections, chain.newest().ReadSections());
+  migration::Progress progress;
+  HF_TRY_STATUS(migration::LoadMemory(chain, machine_->memory(), /*empty=*/true, progress));
+  return machine_->LoadState(sections);
+}
+
+}  // namespace holdfast::apps

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+// Snapshots of a guest that writes all its memory over and over and checks what it finds there:
+// taken while it stands and while it runs, whole and as differences, killed and restored.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "system/fixture.h"
+#include "system/linux_guest.h"
+
+namespace holdfast::test {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class NativeSnapshot : public NativeTest {
+ protected:
+  // guests/pattern.cc with 2 MiB of its 32.
+  Arguments Guest(const Arguments& rest = {}) const {
+    const auto kernel = std::filesystem::path(HelloPath()).parent_path() / "pattern.elf";
+    return Arguments{"-nographic", "-kernel", kernel.string(),
+                     "-append",    "2",       "-m",
+                     "32M",        "-qmp",    fmt::format("unix:{},server=on,wait=off", Socket())} +
+           rest;
+  }
+  std::string Socket() const { return Path("qmp"); }
+
+  struct Outcome {
+    std::string output;
+    std::string errors;
+    int status = -1;
+  };
+  static Outcome Ctl(const Arguments& line) {
+    MonitorProcess ctl(Arguments{"snapshot"} + line, {.program = CtlPath()});
+    const auto exit = ctl.WaitForExit();
+    EXPECT_TRUE(exit) << ctl.Describe();
+    return {ctl.output(), ctl.errors(), exit ? exit->status : -1};
+  }
+  void Save(const std::string& file, const Arguments& how = {}) const {
+    const Outcome outcome = Ctl(Arguments{"create", Socket(), file} + how);
+    EXPECT_EQ(outcome.status, 0) << outcome.errors;
+    EXPECT_THAT(outcome.output, HasSubstr(file + ": "));
+  }
+
+  // Whether the guest gets on: two more rounds, no page wrong.
+  static void ExpectRight(MonitorProcess& monitor) {
+    for (int i = 0; i < 2; ++i) ASSERT_TEXT(monitor, " ok\n");
+    EXPECT_THAT(monitor.output(), Not(HasSubstr("WRONG"))) << monitor.Describe();
+  }
+  // Kills the one and starts the other from a file.
+  static void Kill(MonitorProcess& monitor) {
+    monitor.Signal(SIGKILL);
+    ASSERT_TRUE(monitor.WaitForExit());
+  }
+  void ExpectGoesOn(const std::string& file, const Arguments& rest = {},
+                    std::string_view how = "") const {
+    MonitorProcess restored(Guest(rest) +
+                            Arguments{"-incoming", fmt::format("file:{}{}", file, how)});
+    ExpectRight(restored);
+    EXPECT_THAT(restored.output(), Not(HasSubstr("start"))) << restored.Describe();
+  }
+};
+
+struct Backend {
+  const char* name;
+  Arguments line;
+};
+const Backend kBackends[] = {
+    {"default", {}},
+    {"bound",
+     {"-object", "memory-backend-guest-memfd,id=m,size=32M,bind=on", "-machine",
+      "memory-backend=m"}},
+    {"memfd", {"-object", "memory-backend-memfd,id=m,size=32M", "-machine", "memory-backend=m"}},
+    {"ram", {"-object", "memory-backend-ram,id=m,size=32M", "-machine", "memory-backend=m"}},
+};
+
+TEST_F(NativeSnapshot, AKilledGuestGoesOnWhereItWasSaved) {
+  for (const Backend& backend : kBackends) {
+    for (const Arguments& how : {Arguments{}, Arguments{"--zstd"}}) {
+      SCOPED_TRACE(backend.name);
+      const std::string file = Path("a.snapshot");
+      MonitorProcess monitor(Guest(backend.line));
+      ASSERT_TEXT(monitor, "round 2 ok");
+      Save(file, how);
+      ExpectRight(monitor);
+      Kill(monitor);
+      ExpectGoesOn(file, backend.line);
+    }
+  }
+}
+
+TEST_F(NativeSnapshot, TheGuestRunsWhileALiveOneIsTaken) {
+  for (const Backend& backend : kBackends) {
+    SCOPED_TRACE(backend.name);
+    MonitorProcess monitor(Guest(backend.line));
+    ASSERT_TEXT(monitor, "round 2 ok");
+    for (int round = 0; round < 3; ++round) {
+      Save(Path("a.snapshot"), {"--live"});
+      ExpectRight(monitor);
+    }
+    Kill(monitor);
+    ExpectGoesOn(Path("a.snapshot"), backend.line);
+  }
+}
+
+TEST_F(NativeSnapshot, AChainOfDifferencesRestoresAndMergesToTheSame) {
+  MonitorProcess monitor(Guest());
+  ASSERT_TEXT(monitor, "round 2 ok");
+  Save(Path("0"));
+  const int last = LongForm() ? 20 : 4;
+  for (int i = 1; i <= last; ++i) {
+    // By turns standing and running.
+    Arguments how{"--diff", Path(std::to_string(i - 1))};
+    if (i % 2 == 0) how.emplace_back("--live");
+    Save(Path(std::to_string(i)), how);
+    ExpectRight(monitor);
+  }
+  Kill(monitor);
+  for (int i = 0; i <= last; ++i) ExpectGoesOn(Path(std::to_string(i)));
+
+  const std::string newest = Path(std::to_string(last));
+  EXPECT_LT(std::filesystem::file_size(newest), 4U << 20) << "the guest writes 2 MiB of its 32";
+  EXPECT_EQ(Ctl({"merge", newest, Path("merged")}).status, 0);
+  EXPECT_THAT(Ctl({"diff", newest, Path("merged")}).output, ::testing::StartsWith("0 pages"));
+  EXPECT_THAT(Ctl({"verify", Path("merged")}).output, HasSubstr("whole"));
+  EXPECT_THAT(Ctl({"info", newest}).output, HasSubstr("on top of"));
+  std::filesystem::remove(Path("0"));
+  ExpectGoesOn(Path("merged"));
+}
+
+TEST_F(NativeSnapshot, ARunningMachineGoesBackAndADamagedFileCostsItNothing) {
+  MonitorProcess monitor(Guest());
+  ASSERT_TEXT(monitor, "round 2 ok");
+  Save(Path("a"));
+  ExpectRight(monitor);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(Ctl({"load", Socket(), Path("a")}).status, 0);
+    ExpectRight(monitor);
+  }
+  // One byte of memory, far from the tables.
+  const auto middle = static_cast<off_t>(std::filesystem::file_size(Path("a")) / 2);
+  ASSERT_EQ(::truncate(Path("a").c_str(), middle), 0);
+  const Outcome refused = Ctl({"load", Socket(), Path("a")});
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_THAT(refused.errors, HasSubstr(Path("a")));
+  ExpectRight(monitor);
+}
+
+TEST_F(NativeSnapshot, APausedGuestIsSavedAndRestoredPaused) {
+  MonitorProcess monitor(Guest(), {.terminal = true});
+  ASSERT_TEXT(monitor, "round 2 ok");
+  monitor.Send(CtrlA('c'));
+  ASSERT_TEXT(monitor, kPrompt);
+  RunCommand(monitor, "stop");
+  Save(Path("a"));
+  EXPECT_THAT(RunCommand(monitor, "info status"), HasSubstr("VM status: paused"));
+  Kill(monitor);
+  MonitorProcess restored(Guest({"-incoming", "file:" + Path("a")}), {.terminal = true});
+  restored.Send(CtrlA('c'));
+  ASSERT_TEXT(restored, kPrompt);
+  EXPECT_THAT(RunCommand(restored, "info status"), HasSubstr("VM status: paused"));
+  RunCommand(restored, "cont");
+  restored.Send(CtrlA('c'));
+  ExpectRight(restored);
+}
+
+TEST_F(NativeSnapshot, AnotherMachineIsRefusedInASentence) {
+  MonitorProcess monitor(Guest());
+  ASSERT_TEXT(monitor, "round 2 ok");
+  Save(Path("a"));
+  const struct {
+    Arguments line;
+    const char* says;
+  } cases[] = {
+      {{"-m", "64M"}, "the memory 'pc.ram' is of 32 MiB in the snapshot"},
+      {{"-smp", "2"}, "this machine needs"},
+      {{"-device", "virtio-rng-pci"}, "this machine needs"},
+  };
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.says);
+    MonitorProcess other(Guest(Arguments{"-incoming", "file:" + Path("a")} + c.line));
+    EXPECT_ENDS(other, 1);
+    EXPECT_THAT(other.errors(), HasSubstr(c.says));
+  }
+}
+
+TEST_F(NativeSnapshot, ASnapshotStartsItsMonitorAgain) {
+  MonitorProcess monitor(Guest());
+  ASSERT_TEXT(monitor, "round 2 ok");
+  Save(Path("a,b"));
+  Kill(monitor);
+  MonitorProcess restored({"snapshot", "restore", Path("a,b")}, {.program = CtlPath()});
+  ExpectRight(restored);
+}
+
+// As long as nothing is finished the old file is there; a monitor that is killed leaves it so.
+TEST_F(NativeSnapshot, KilledWhileSavingTheOldSnapshotRestores) {
+  const int rounds = LongForm() ? 100 : 5;
+  {
+    MonitorProcess monitor(Guest());
+    ASSERT_TEXT(monitor, "round 2 ok");
+    Save(Path("a"));
+  }
+  for (int round = 0; round < rounds; ++round) {
+    MonitorProcess monitor(Guest({"-incoming", "file:" + Path("a")}));
+    ASSERT_TEXT(monitor, " ok\n");
+    MonitorProcess ctl(Arguments{"snapshot", "create", Socket(), Path("a"), "--live"},
+                       {.program = CtlPath()});
+    // At another moment each time.
+    monitor.ReadFor(0.002 * round);
+    monitor.Signal(SIGKILL);
+    ASSERT_TRUE(monitor.WaitForExit());
+    ASSERT_TRUE(ctl.WaitForExit());
+  }
+  ExpectGoesOn(Path("a"));
+}
+
+}  // namespace
+}  // namespace holdfast::test
