@@ -2,7 +2,6 @@
 #include "migration/snapshot_memory.h"
 
 #include <holdfast/address_space.h>
-#include <holdfast/present_pages.h>
 #include <holdfast/ram_block.h>
 #include <holdfast/units.h>
 
@@ -10,6 +9,7 @@
 #include <array>
 #include <chrono>
 
+#include "memory/present_pages.h"
 #include "migration/parallel.h"
 
 namespace holdfast::migration {
@@ -28,6 +28,15 @@ std::uint32_t MaskOf(const PageBitmap& pages, std::uint64_t offset, std::uint64_
   return mask;
 }
 
+// Sets the pages of a range that may hold anything.
+Status SetPresent(const RamBlock& block, std::uint64_t offset, std::uint64_t size,
+                  PageBitmap& pages) {
+  return ForEachPresent(block, offset, size, [&](std::uint64_t from, std::uint64_t length) {
+    pages.Set(from / kPageSize, length / kPageSize);
+    return true;
+  });
+}
+
 }  // namespace
 
 MemoryPasses::MemoryPasses(const AddressSpace& memory, SnapshotWriter& writer,
@@ -38,7 +47,7 @@ Status MemoryPasses::WriteAll(bool standing) {
   Pass pass{.copy = !standing || parent_ != nullptr, .present = DirtyPages(memory_)};
   std::vector<Chunk> chunks;
   for (auto& [block, pages] : pass.present.blocks()) {
-    HF_TRY_STATUS(FindPresentPages(*block, 0, block->size(), pages));
+    HF_TRY_STATUS(SetPresent(*block, 0, block->size(), pages));
   }
   const auto blocks = pass.present.blocks();
   for (std::size_t i = 0; i < blocks.size(); ++i) {
@@ -83,7 +92,7 @@ std::vector<MemoryPasses::Chunk> MemoryPasses::ChunksOf(const DirtyPages& pages)
 Status MemoryPasses::FindPresent(const std::vector<Chunk>& chunks, DirtyPages& present) const {
   for (const Chunk& chunk : chunks) {
     auto& [block, pages] = present.blocks()[chunk.block];
-    HF_TRY_STATUS(FindPresentPages(*block, chunk.offset, ChunkSize(*block, chunk.offset), pages));
+    HF_TRY_STATUS(SetPresent(*block, chunk.offset, ChunkSize(*block, chunk.offset), pages));
   }
   return {};
 }
@@ -91,11 +100,12 @@ Status MemoryPasses::FindPresent(const std::vector<Chunk>& chunks, DirtyPages& p
 Status MemoryPasses::Run(const Pass& pass, const std::vector<Chunk>& chunks) {
   progress_.total += chunks.size() * kSnapshotChunk;
   const auto start = std::chrono::steady_clock::now();
-  HF_TRY_STATUS(ForEachInParallel(chunks.size(), progress_.cancelled, [&](std::size_t i) -> Status {
+  const auto write = [&](std::size_t i) -> Status {
     HF_TRY_STATUS(WriteOne(pass, chunks[i]));
     progress_.done += kSnapshotChunk;
     return {};
-  }));
+  };
+  HF_TRY_STATUS(ForEachInParallel(chunks.size(), progress_.cancelled, write));
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   if (!chunks.empty() && took.count() > 0)
     speed_ = static_cast<double>(chunks.size() * kSnapshotChunk) / took.count();

@@ -38,7 +38,7 @@ Status MergeSnapshot(const SnapshotChain& chain, const std::string& path, bool z
     }
   }
   progress.total += chunks.size() * kSnapshotChunk;
-  HF_TRY_STATUS(ForEachInParallel(chunks.size(), progress.cancelled, [&](std::size_t i) -> Status {
+  const auto copy = [&](std::size_t i) -> Status {
     const Chunk& chunk = chunks[i];
     std::array<std::byte, kSnapshotChunk> buffer;
     const auto pages =
@@ -47,7 +47,8 @@ Status MergeSnapshot(const SnapshotChain& chain, const std::string& path, bool z
     HF_TRY_STATUS(writer->WriteChunk(chunk.block, chunk.offset, pages, ~std::uint32_t{0}));
     progress.done += kSnapshotChunk;
     return {};
-  }));
+  };
+  HF_TRY_STATUS(ForEachInParallel(chunks.size(), progress.cancelled, copy));
   SnapshotDirectory about = chain.newest().directory();
   about.sections.clear();
   about.blocks.clear();
