@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes the fuzz targets' first inputs, small and valid, to DIR/<target>/.
+#include <array>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "machine/boot/test_images.h"
+#include "migration/snapshot_format.h"
 
 namespace {
 
@@ -314,6 +317,33 @@ void SaveDeviceStates(const std::filesystem::path& folder) {
   }
 }
 
+// A whole part of each kind, behind the byte that says which.
+void SaveSnapshot(const std::filesystem::path& folder) {
+  using namespace holdfast::migration;
+  const auto save = [&](const char* name, char part, std::span<const std::byte> bytes) {
+    std::string text(1, part);
+    text.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    SaveText(folder, name, text);
+  };
+  const FilePiece piece{.offset = 4096, .size = 400, .hash = 1};
+  save("header", 0,
+       EncodeHeader({.file_size = 1 << 24, .directory_offset = 4096, .directory_size = 100}));
+  save("directory", 1,
+       EncodeDirectory({.creator = "holdfast",
+                        .command_line = {"-m", "1G"},
+                        .sections = {{"rtc", 1, piece}},
+                        .blocks = {{"pc.ram", 1 << 30, {piece}}}}));
+  save("extents", 2,
+       EncodeExtents(std::array<Extent, 3>{
+           Extent{.offset = 0, .length = 8192, .file_offset = 8192, .stored = 8192},
+           Extent{.offset = 8192, .length = 4096, .kind = Extent::Kind::kZero},
+           Extent{.offset = 65536,
+                  .length = 65536,
+                  .kind = Extent::Kind::kZstd,
+                  .file_offset = 5000,
+                  .stored = 77}}));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -335,6 +365,7 @@ int main(int argc, char** argv) {
   SaveNetwork(root / "virtio_net");
   SaveConversion(root / "conversion");
   SaveModel(root / "model");
+  SaveSnapshot(root / "snapshot");
   SaveSmallDevices(root / "balloon", root / "virtio_serial");
   return 0;
 }

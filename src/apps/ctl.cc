@@ -103,8 +103,10 @@ constexpr Subcommand kSubcommands[] = {
      {},
      "create|load|info|verify|merge|diff|restore ...",
      "takes snapshots and works on their files\n"
-     "create socket file [--live] [--diff file] [--zstd] [--downtime-limit ms] saves memory and "
-     "devices, not disks; --live while the guest runs on; --diff only what differs from another "
+     "create socket file [--live] [--stop] [--diff file] [--zstd] [--downtime-limit ms] saves "
+     "memory and "
+     "devices, not disks; --live while the guest runs on; --stop leaves it standing; --diff only "
+     "what differs from another "
      "snapshot\n"
      "load socket file brings a running machine back to a snapshot of it\n"
      "info file [--json] says what is in it; verify file reads and checks all of it\n"

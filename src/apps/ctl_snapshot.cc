@@ -95,13 +95,14 @@ Status RunJob(QmpClient& client, std::string_view command, Json arguments) {
 
 Result<std::string> Create(CtlWords words) {
   constexpr std::string_view kCreate =
-      "holdfastctl snapshot create SOCKET FILE [--live] [--diff PARENT] [--zstd]";
+      "holdfastctl snapshot create SOCKET FILE [--live] [--stop] [--diff PARENT] [--zstd]";
   constexpr CtlOption kOptions[] = {
-      {"--live"}, {"--diff", "FILE"}, {"--zstd"}, {"--downtime-limit", "300"}};
+      {"--live"}, {"--stop"}, {"--diff", "FILE"}, {"--zstd"}, {"--downtime-limit", "300"}};
   HF_TRY(const CtlArguments arguments, ReadCtlArguments(words, kOptions, 2, kCreate));
   if (arguments.words.size() < 2) return Fail(Missing("socket and file", kCreate));
   const std::string path = Absolute(arguments.words[1]);
-  Json request = {{"path", path}, {"live", arguments.Has("--live")}};
+  Json request = {
+      {"path", path}, {"live", arguments.Has("--live")}, {"stop", arguments.Has("--stop")}};
   if (arguments.Has("--zstd")) request["compression"] = "zstd";
   if (arguments.Has("--diff")) request["parent"] = Absolute(arguments.Value("--diff"));
   HF_TRY(const double limit, NumberOption(arguments, "--downtime-limit", 0, 2'000'000, 300));

@@ -18,7 +18,7 @@ void VirtualMachine::BuildSnapshots() {
                          .machine = *machine_,
                          .memory = machine_->ram(),
                          .vm = *vm_,
-                         .flush_disks = {}},
+                         .flush_disks = [this] { return block_graph_.FlushAll(); }},
       std::move(about),
       migration::Snapshots::Events{.status_changed = [this](const migration::JobInfo& job) {
         qmp_->Emit("JOB_STATUS_CHANGE", {{"id", job.id}, {"status", ToString(job.status)}});

@@ -15,6 +15,7 @@ QmpResult SnapshotSave(VmContext& vm, const Json& arguments) {
   request.path = arguments["path"].get<std::string>();
   request.live = arguments.value("live", false);
   request.zstd = arguments.value("compression", "none") == "zstd";
+  request.stop = arguments.value("stop", false);
   request.parent = arguments.value("parent", "");
   const std::int64_t limit =
       arguments.value("downtime-limit", static_cast<std::int64_t>(request.downtime_limit_ms));
@@ -66,6 +67,7 @@ void DefineSnapshotCommands(Schema& schema) {
                                          {"live?", "bool"},
                                          {"compression?", "HoldfastSnapshotCompression"},
                                          {"parent?", "str"},
+                                         {"stop?", "bool"},
                                          {"downtime-limit?", "int"}});
   schema.AddCommand("holdfast-snapshot-save",
                     {.arguments = "HoldfastSnapshotSave", .run = SnapshotSave});

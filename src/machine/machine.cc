@@ -67,7 +67,8 @@ Status Machine::Impl::Resume() {
 }
 
 void Machine::Impl::Pause(RunState state) {
-  if (state_ != RunState::kRunning) return;
+  const bool stands = state_ == RunState::kSaveVm || state_ == RunState::kRestoreVm;
+  if (state_ != RunState::kRunning && !stands) return;
   StopVcpus();
   SetState(state);
 }

@@ -108,7 +108,8 @@ class Machine {
   /// Lets the vCPUs run (`cont`, or the start without -S). From kShutdown or kGuestPanicked a
   /// Reset() must come first, from kInMigrate LoadState().
   Status Resume();
-  /// Stops all vCPUs and waits until they stand (`stop`); nothing if they stand already.
+  /// Stops all vCPUs and waits until they stand (`stop`); nothing if they stand already,
+  /// but for a machine in kSaveVm or kRestoreVm: it stands for `state` from then on.
   /// @param state  kPaused, or kIoError for a disk that cannot go on, or kWatchdog, kSaveVm,
   ///               kRestoreVm
   void Pause(RunState state = RunState::kPaused);

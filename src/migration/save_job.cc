@@ -88,7 +88,7 @@ Result<std::unique_ptr<SaveJob>> SaveJob::Start(const Subject& subject, SaveRequ
     HF_TRY_STATUS(job->StartTracking());
   } else {
     if (auto stood = job->StandStill(); !stood) {
-      job->GoOn();
+      job->GoOn(false);
       return Fail(std::move(stood).error());
     }
   }
@@ -98,7 +98,7 @@ Result<std::unique_ptr<SaveJob>> SaveJob::Start(const Subject& subject, SaveRequ
       raw->main_.Post([raw, status = std::move(status)] { raw->Finished(status); });
     });
   } catch (const std::system_error& error) {
-    job->GoOn();
+    job->GoOn(false);
     return Fail(Error::FromErrno("a thread for the snapshot", error.code().value()));
   }
   return job;
@@ -109,7 +109,7 @@ SaveJob::~SaveJob() {
   main_.Close();
   if (thread_.joinable()) {
     thread_.join();
-    GoOn();
+    GoOn(false);
   }
 }
 
@@ -173,7 +173,7 @@ Status SaveJob::StandStill() {
   return {};
 }
 
-void SaveJob::GoOn() {
+void SaveJob::GoOn(bool saved) {
   machine::Machine& machine = subject_.machine;
   if (std::exchange(held_, false)) machine.Release();
   const bool ran = machine.running();
@@ -185,7 +185,11 @@ void SaveJob::GoOn() {
   }
   if (!std::exchange(stopped_guest_, false) || machine.state() != machine::RunState::kSaveVm)
     return;
-  if (auto resumed = machine.Resume(); !resumed) log::Error(resumed.error());
+  if (saved && request_.stop) {
+    machine.Pause();
+  } else if (auto resumed = machine.Resume(); !resumed) {
+    log::Error(resumed.error());
+  }
   if (stopped_at_ != EventLoop::Clock::time_point{}) {
     report_.paused_seconds =
         std::chrono::duration<double>(EventLoop::Clock::now() - stopped_at_).count();
@@ -194,7 +198,7 @@ void SaveJob::GoOn() {
 
 void SaveJob::Finished(Status status) {
   thread_.join();
-  GoOn();
+  GoOn(status.has_value());
   report_.id = writer_->id();
   report_.memory_bytes = writer_->written();
   writer_.reset();  // what is unfinished goes before anybody hears of it

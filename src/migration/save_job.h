@@ -46,6 +46,9 @@ struct SaveRequest {
   bool zstd = false;
   /// A differential snapshot: the file that it is to be the difference to. Empty: a full one.
   std::string parent = {};
+  /// The guest stands afterwards, as after `stop`: its disks stay as they were then. The snapshot
+  /// is of a running one all the same.
+  bool stop = false;
   /// How long the guest may stand still at the end of a live one, for the memory alone.
   std::uint64_t downtime_limit_ms = 300;
 };
@@ -94,7 +97,7 @@ class SaveJob {
   // On the main thread.
   Status StartTracking();
   Status StandStill();
-  void GoOn();
+  void GoOn(bool saved);
   void Finished(Status status);
 
   const Subject subject_;

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// A Linux guest under load that is saved, killed and restored: what it does with disk, network and
+// memory goes on, its clock stays sane.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <holdfast/units.h>
+#include <signal.h>
+
+#include "system/device_guest.h"
+
+namespace holdfast::test {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class LinuxSnapshot : public LinuxDeviceTest {
+ protected:
+  // Files are written and checked, pages fetched, the clock watched; a line for each round. What
+  // goes wrong says so.
+  static std::string Load(std::uint16_t port) {
+    return fmt::format(
+        "hf-dhcp eth0\n"
+        "mke2fs /dev/vda >/dev/null && mkdir /m && mount -t ext2 /dev/vda /m || echo hf: "
+        "bad=mount\n"
+        "n=0; last=$(cut -d. -f1 /proc/uptime)\n"
+        "while [ $n -lt 100000 ]; do\n"
+        "  dd if=/dev/urandom of=/m/f bs=64k count=4 2>/dev/null; sync\n"
+        "  md5sum /m/f >/tmp/sum; echo 3 >/proc/sys/vm/drop_caches\n"
+        "  md5sum -c /tmp/sum >/dev/null 2>&1 || echo hf: bad=file\n"
+        "  timeout 20 wget -q -O /tmp/body http://10.0.2.2:{0}/ &&\n"
+        "    {{ [ $(wc -c </tmp/body) = {1} ] || echo hf: bad=body; }}\n"
+        "  now=$(cut -d. -f1 /proc/uptime)\n"
+        "  [ $now -ge $last ] || echo hf: bad=clock; last=$now\n"
+        "  n=$((n + 1)); echo \"hf: round=$n.\"\n"
+        "done\n",
+        port, kBody);
+  }
+  static constexpr std::size_t kBody = 256 * kKiB;
+
+  Arguments Machine(std::string_view script, const LinuxChoice& choice) const {
+    return Guest(script, choice) +
+           Arguments{"-qmp",    fmt::format("unix:{},server=on,wait=off", Path("qmp")),
+                     "-drive",  fmt::format("file={},if=virtio,format=raw", Path("disk")),
+                     "-nic",    "user,model=virtio-net-pci",
+                     "-device", "virtio-rng-pci",
+                     "-device", "virtio-balloon-pci"};
+  }
+  void Save(const Arguments& how) const {
+    MonitorProcess ctl(Arguments{"snapshot", "create", Path("qmp"), Path("vm.snapshot")} + how,
+                       {.program = CtlPath()});
+    const auto exit = ctl.WaitForExit(300);
+    ASSERT_TRUE(exit) << ctl.Describe();
+    EXPECT_EQ(exit->status, 0) << ctl.Describe();
+  }
+  static void ExpectRounds(MonitorProcess& monitor, int rounds) {
+    for (int i = 0; i < rounds; ++i) ASSERT_TEXT(monitor, "hf: round=");
+    EXPECT_THAT(monitor.output(), Not(HasSubstr("hf: bad="))) << monitor.Describe();
+    for (const char* trouble :
+         {"BUG:", "Oops", "I/O error", "rcu_sched self-detected", "Call Trace"})
+      EXPECT_THAT(monitor.output(), Not(HasSubstr(trouble))) << monitor.Describe();
+  }
+};
+
+TEST_F(LinuxSnapshot, ALoadedGuestGoesOnAfterItsMonitorWasKilled) {
+  const HttpServer server(std::string(kBody, 'x'));
+  const struct {
+    LinuxChoice choice;
+    Arguments how;
+    int rounds;
+  } cases[] = {
+      {{.cpus = 1, .ram = 192 * kMiB}, {}, LongForm() ? 100 : 2},
+      {{.bound = true, .cpus = 4, .ram = 192 * kMiB}, {"--live"}, LongForm() ? 100 : 2},
+  };
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.choice.bound ? "bound, live" : "unbound, standing");
+    MakeFile("disk", std::string(8 * kMiB, '\0'));
+    const Arguments line = Machine(Load(server.port()), c.choice);
+    auto monitor = std::make_unique<MonitorProcess>(line);
+    ASSERT_NO_FATAL_FAILURE(ExpectRounds(*monitor, 2));
+    for (int round = 0; round < c.rounds; ++round) {
+      // The disk stays as it was when the snapshot was taken: the guest stops there.
+      ASSERT_NO_FATAL_FAILURE(Save(c.how + Arguments{"--stop"}));
+      monitor->Signal(SIGKILL);
+      ASSERT_TRUE(monitor->WaitForExit());
+      monitor = std::make_unique<MonitorProcess>(
+          line + Arguments{"-incoming", "file:" + Path("vm.snapshot")});
+      ASSERT_NO_FATAL_FAILURE(ExpectRounds(*monitor, 2));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace holdfast::test
