@@ -118,6 +118,7 @@ machine::Machine::Events VirtualMachine::MachineEvents() {
     // From one way of standing still to another is no event.
     if (runs != std::exchange(guest_runs_, runs)) qmp_->Emit(runs ? "RESUME" : "STOP");
     if (runs) block_graph_.MachineRuns();
+    if (runs && snapshots_ != nullptr) snapshots_->Resumed();
   };
   events.device_event = [this](std::string_view name, const control::Json& data) {
     // Devices that end with the machine have nobody left to tell.

@@ -4,7 +4,6 @@
 
 #include "apps/vm_builder.h"
 #include "base/log.h"
-#include "migration/snapshot_load.h"
 
 namespace holdfast::apps {
 
@@ -20,9 +19,17 @@ void VirtualMachine::BuildSnapshots() {
                          .vm = *vm_,
                          .flush_disks = [this] { return block_graph_.FlushAll(); }},
       std::move(about),
-      migration::Snapshots::Events{.status_changed = [this](const migration::JobInfo& job) {
-        qmp_->Emit("JOB_STATUS_CHANGE", {{"id", job.id}, {"status", ToString(job.status)}});
-      }});
+      migration::Snapshots::Events{
+          .status_changed =
+              [this](const migration::JobInfo& job) {
+                qmp_->Emit("JOB_STATUS_CHANGE", {{"id", job.id}, {"status", ToString(job.status)}});
+              },
+          .restore_failed =
+              [this](const std::string& block, std::uint64_t offset, const Error& error) {
+                log::Error(error);
+                qmp_->Emit("HOLDFAST_RESTORE_ERROR",
+                           {{"memory", block}, {"offset", offset}, {"error", error.ToString()}});
+              }});
 }
 
 // Before the process is confined: files are read by a monitor that cannot open any later.
@@ -35,12 +42,8 @@ Status VirtualMachine::Restore() {
                             "fill",
                             incoming.path, options_.confidential));
   }
-  HF_TRY(const migration::SnapshotChain chain, migration::SnapshotChain::Open(incoming.path));
-  HF_TRY_STATUS(migration::CheckMemory(chain, machine_->memory()));
-  HF_TRY(const auto sections, chain.newest().ReadSections());
-  migration::Progress progress;
-  HF_TRY_STATUS(migration::LoadMemory(chain, machine_->memory(), /*empty=*/true, progress));
-  return machine_->LoadState(sections);
+  return snapshots_->Restore(
+      {.path = incoming.path, .prefault = incoming.prefault, .bandwidth = incoming.bandwidth});
 }
 
 }  // namespace holdfast::apps

@@ -92,6 +92,8 @@ void DefineSnapshotCommands(Schema& schema) {
   schema.AddCommand("job-dismiss", {.arguments = "JobName", .run = JobDismiss});
   schema.Struct("JobStatusChange", {{"id", "str"}, {"status", "JobStatus"}});
   schema.AddEvent("JOB_STATUS_CHANGE", "JobStatusChange");
+  schema.Struct("HoldfastRestoreError", {{"memory", "str"}, {"offset", "size"}, {"error", "str"}});
+  schema.AddEvent("HOLDFAST_RESTORE_ERROR", "HoldfastRestoreError");
 }
 
 }  // namespace holdfast::control

@@ -6,6 +6,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/log.h"
+#include "migration/snapshot_load.h"
+
 namespace holdfast::migration {
 
 std::string_view ToString(JobStatus status) noexcept {
@@ -44,7 +47,7 @@ Result<Snapshots::Job*> Snapshots::Create(std::string_view id, std::string_view 
                 "Dismiss that job first, or use another name.");
   }
   for (const auto& job : jobs_) {
-    if (job->save == nullptr && job->load == nullptr) continue;
+    if (!job->active()) continue;
     return Fail(Errc::kInvalidArgument,
                 fmt::format("the job '{}' is under way, and there is one at a time", job->info.id),
                 "Wait for it, or cancel it.");
@@ -86,7 +89,46 @@ Status Snapshots::Load(std::string_view id, const std::string& path, Done done) 
   return Started(*job, {});
 }
 
+Status Snapshots::Restore(const RestoreOptions& options) {
+  HF_TRY(SnapshotChain chain, SnapshotChain::Open(options.path));
+  HF_TRY_STATUS(CheckMemory(chain, subject_.memory));
+  HF_TRY(const auto sections, chain.newest().ReadSections());
+  Progress progress;
+  if (options.prefault) {
+    HF_TRY_STATUS(LoadMemory(chain, subject_.memory, /*empty=*/true, progress));
+  } else if (auto started = RestoreLazily(std::move(chain), options.bandwidth); !started) {
+    log::Warn(
+        fmt::format("{}; all memory is read before the guest runs", started.error().ToString()));
+    HF_TRY(const SnapshotChain again, SnapshotChain::Open(options.path));
+    HF_TRY_STATUS(LoadMemory(again, subject_.memory, /*empty=*/true, progress));
+  }
+  return subject_.machine.LoadState(sections);
+}
+
+Status Snapshots::RestoreLazily(SnapshotChain chain, std::uint64_t bandwidth) {
+  constexpr std::string_view kId = "restore";
+  HF_TRY(Job* const job, Create(kId, "holdfast-snapshot-restore", {}));
+  auto started = LazyRestore::Start(
+      subject_, std::move(chain), bandwidth,
+      {.done = [this, kId] { Finished(kId, {}); }, .failed = events_.restore_failed});
+  if (!started) return Started(*job, Fail(std::move(started).error()));
+  job->restore = *std::move(started);
+  return Started(*job, {});
+}
+
+void Snapshots::Resumed() {
+  for (const auto& job : jobs_) {
+    if (job->restore != nullptr) job->restore->Retry();
+  }
+}
+
 void Snapshots::Look(const Job& job, JobInfo& info) {
+  if (job.restore != nullptr) {
+    const LazyPopulation::Progress now = job.restore->progress();
+    info.current = now.populated;
+    info.total = now.total;
+    return;
+  }
   const Progress* const progress = job.save != nullptr   ? &job.save->progress()
                                    : job.load != nullptr ? &job.load->progress()
                                                          : nullptr;
@@ -100,6 +142,7 @@ void Snapshots::Finished(std::string_view id, const Status& status) {
   Look(*job, job->info);
   job->save.reset();
   job->load.reset();
+  job->restore.reset();
   if (!status) {
     job->info.error = status.error();
     SetStatus(*job, JobStatus::kAborting);
@@ -125,6 +168,12 @@ Status Snapshots::Cancel(std::string_view id) {
     job->save->Cancel();
   } else if (job->load != nullptr) {
     job->load->Cancel();
+  } else if (job->restore != nullptr) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("Job '{}' cannot be cancelled: the guest needs the memory that is "
+                            "still in the snapshot",
+                            id),
+                "End the guest with quit.");
   } else {
     return Fail(
         Errc::kInvalidArgument,

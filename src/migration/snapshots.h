@@ -11,6 +11,7 @@
 
 #include <holdfast/error.h>
 
+#include "migration/lazy_restore.h"
 #include "migration/load_job.h"
 #include "migration/save_job.h"
 
@@ -39,6 +40,9 @@ class Snapshots {
   struct Events {
     /// A job's status has changed.
     std::function<void(const JobInfo& job)> status_changed = {};
+    /// Memory that is read while the guest runs could not be: the guest was made to stand.
+    std::function<void(const std::string& block, std::uint64_t offset, const Error& error)>
+        restore_failed = {};
   };
   /// `about` is what every snapshot says of the machine.
   Snapshots(Subject subject, SnapshotDirectory about, Events events)
@@ -53,6 +57,20 @@ class Snapshots {
   ///         what the job says is wrong with the request, and then there is no job
   Status Save(std::string_view job, SaveRequest request, Done done = {});
   Status Load(std::string_view job, const std::string& path, Done done = {});
+
+  /// How a machine that waits for its state gets it.
+  struct RestoreOptions {
+    std::string path;
+    bool prefault = false;        ///< read all memory first
+    std::uint64_t bandwidth = 0;  ///< bytes a second that are read in the background; 0: all it can
+  };
+  /// Gives a machine that has never run (MachineConfig::incoming) memory and state. Unless
+  /// `prefault`, the memory follows while the guest runs, as the job "restore"; where that cannot
+  /// be done all of it is read at once, and the log says why.
+  /// @return what is wrong with the file, or does not fit this machine or host
+  Status Restore(const RestoreOptions& options);
+  /// The guest goes on: memory that could not be read is tried again.
+  void Resumed();
 
   std::vector<JobInfo> jobs() const;
   /// Asks a job to end. @return kNotFound in QEMU's words
@@ -69,12 +87,17 @@ class Snapshots {
     // One of them while it runs.
     std::unique_ptr<SaveJob> save = nullptr;
     std::unique_ptr<LoadJob> load = nullptr;
+    std::unique_ptr<LazyRestore> restore = nullptr;
+    bool active() const noexcept {
+      return save != nullptr || load != nullptr || restore != nullptr;
+    }
   };
   Result<Job*> Create(std::string_view id, std::string_view type, Done done);
   Status Started(Job& job, Status status);
   void Finished(std::string_view id, const Status& status);
   void SetStatus(Job& job, JobStatus status);
   Job* Find(std::string_view id) noexcept;
+  Status RestoreLazily(SnapshotChain chain, std::uint64_t bandwidth);
   static void Look(const Job& job, JobInfo& info);
 
   const Subject subject_;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Snapshots of a guest that writes all its memory over and over and checks what it finds there:
 // taken while it stands and while it runs, whole and as differences, killed and restored.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <holdfast/unique_fd.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -90,8 +92,50 @@ TEST_F(NativeSnapshot, AKilledGuestGoesOnWhereItWasSaved) {
       ExpectRight(monitor);
       Kill(monitor);
       ExpectGoesOn(file, backend.line);
+      ExpectGoesOn(file, backend.line, ",prefault=on");
     }
   }
+}
+
+// The background reads next to nothing, so that the guest finds its memory by touching it.
+TEST_F(NativeSnapshot, MemoryComesWhenTheGuestTouchesIt) {
+  for (const Backend& backend : kBackends) {
+    SCOPED_TRACE(backend.name);
+    MonitorProcess monitor(Guest(backend.line));
+    ASSERT_TEXT(monitor, "round 2 ok");
+    Save(Path("a.snapshot"));
+    Kill(monitor);
+    ExpectGoesOn(Path("a.snapshot"), backend.line, ",bandwidth=4k");
+  }
+}
+
+TEST_F(NativeSnapshot, APageThatIsDamagedStopsTheGuestAndIsNamed) {
+  {
+    MonitorProcess monitor(Guest());
+    ASSERT_TEXT(monitor, "round 2 ok");
+    Save(Path("a"));
+  }
+  // The guest's pages are the most of the file; a byte in the middle of them.
+  const auto size = std::filesystem::file_size(Path("a"));
+  const UniqueFd fd(::open(Path("a").c_str(), O_RDWR | O_CLOEXEC));
+  char byte = 0;
+  ASSERT_EQ(::pread(fd.get(), &byte, 1, static_cast<off_t>(size / 2)), 1);
+  byte = static_cast<char>(byte ^ 0x10);
+  ASSERT_EQ(::pwrite(fd.get(), &byte, 1, static_cast<off_t>(size / 2)), 1);
+
+  MonitorProcess restored(Guest({"-incoming", "file:" + Path("a")}), {.terminal = true});
+  ASSERT_TRUE(restored.WaitForError("its checksum is wrong")) << restored.Describe();
+  EXPECT_THAT(restored.errors(), HasSubstr(Path("a")));
+  EXPECT_THAT(restored.errors(), HasSubstr("memory 'pc.ram' at 0x"));
+  restored.Send(CtrlA('c'));
+  ASSERT_TEXT(restored, kPrompt);
+  EXPECT_THAT(RunCommand(restored, "info status"), HasSubstr("VM status: paused (io-error)"));
+  EXPECT_THAT(restored.output(), Not(HasSubstr("WRONG")));
+  restored.Send("quit\n");
+  EXPECT_ENDS(restored, 0);
+  MonitorProcess eager(Guest({"-incoming", "file:" + Path("a") + ",prefault=on"}));
+  EXPECT_ENDS(eager, 1);
+  EXPECT_THAT(eager.errors(), HasSubstr("its checksum is wrong"));
 }
 
 TEST_F(NativeSnapshot, TheGuestRunsWhileALiveOneIsTaken) {
