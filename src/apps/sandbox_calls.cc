@@ -40,8 +40,8 @@ constexpr std::string_view kMain[] = {
     // Files: logs, disks and memory of the control protocol, /proc and /sys for statistics.
     "open", "openat", "openat2", "stat", "lstat", "access", "faccessat", "faccessat2", "readlink",
     "readlinkat", "getdents64", "getcwd", "chdir", "umask", "statfs", "fstatfs", "unlink",
-    "unlinkat", "flock", "dup2", "dup3", "pipe2", "close_range", "copy_file_range", "msync",
-    "memfd_create", "fchmod", "dup", "select", "pselect6",
+    "unlinkat", "rename", "renameat", "renameat2", "flock", "dup2", "dup3", "pipe2", "close_range",
+    "copy_file_range", "msync", "memfd_create", "fchmod", "dup", "select", "pselect6",
     // Sockets.
     "socket", "socketpair", "connect", "bind", "listen", "accept", "accept4", "sendto", "recvfrom",
     "sendmsg", "recvmsg", "sendmmsg", "recvmmsg", "getsockopt", "setsockopt", "getsockname",

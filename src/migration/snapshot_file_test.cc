@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <holdfast/units.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -220,6 +222,30 @@ TEST_F(SnapshotFileTest, AFullDiskIsAnErrorThatNamesTheFile) {
   writer = SnapshotWriter::Create({.path = PathOf("no/such/folder")}, {{"pc.ram", kSize}});
   ASSERT_FALSE(writer);
   EXPECT_EQ(writer.error().code(), Errc::kNotFound);
+}
+
+// As on a disk that is full in the middle of it.
+TEST_F(SnapshotFileTest, AFileThatCannotGrowIsAnErrorAndTheOldOneStays) {
+  const Memory memory = Contents();
+  Write(PathOf("a"), memory);
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto handler = ::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{.rlim_cur = 128 * kKiB, .rlim_max = before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  Status status;
+  {
+    auto writer = Start({.path = PathOf("a")});
+    for (std::uint64_t at = 0; at < kSize && status; at += kSnapshotChunk) {
+      const auto chunk = ChunkOf(memory, at);
+      status = writer->WriteChunk(0, at, chunk, AllOf(chunk.size()));
+    }
+  }
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  ::signal(SIGXFSZ, handler);
+  ASSERT_FALSE(status);
+  EXPECT_THAT(status.error().message(), HasSubstr(PathOf("a")));
+  EXPECT_EQ(ReadAll(PathOf("a")).value(), memory);
 }
 
 // Every byte of what is not memory, and thousands anywhere: refused, or of no consequence; never
