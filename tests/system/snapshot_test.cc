@@ -5,6 +5,8 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <holdfast/capabilities.h>
+#include <holdfast/kvm_system.h>
 #include <holdfast/unique_fd.h>
 #include <signal.h>
 #include <unistd.h>
@@ -42,6 +44,12 @@ class NativeSnapshot : public NativeTest {
     const auto exit = ctl.WaitForExit();
     EXPECT_TRUE(exit) << ctl.Describe();
     return {ctl.output(), ctl.errors(), exit ? exit->status : -1};
+  }
+  // What a command of the control protocol answers.
+  std::string Qmp(const std::string& command) const {
+    MonitorProcess ctl(Arguments{"qmp", Socket(), command}, {.program = CtlPath()});
+    EXPECT_TRUE(ctl.WaitForExit()) << ctl.Describe();
+    return ctl.output() + ctl.errors();
   }
   void Save(const std::string& file, const Arguments& how = {}) const {
     const Outcome outcome = Ctl(Arguments{"create", Socket(), file} + how);
@@ -109,35 +117,6 @@ TEST_F(NativeSnapshot, MemoryComesWhenTheGuestTouchesIt) {
   }
 }
 
-TEST_F(NativeSnapshot, APageThatIsDamagedStopsTheGuestAndIsNamed) {
-  {
-    MonitorProcess monitor(Guest());
-    ASSERT_TEXT(monitor, "round 2 ok");
-    Save(Path("a"));
-  }
-  // The guest's pages are the most of the file; a byte in the middle of them.
-  const auto size = std::filesystem::file_size(Path("a"));
-  const UniqueFd fd(::open(Path("a").c_str(), O_RDWR | O_CLOEXEC));
-  char byte = 0;
-  ASSERT_EQ(::pread(fd.get(), &byte, 1, static_cast<off_t>(size / 2)), 1);
-  byte = static_cast<char>(byte ^ 0x10);
-  ASSERT_EQ(::pwrite(fd.get(), &byte, 1, static_cast<off_t>(size / 2)), 1);
-
-  MonitorProcess restored(Guest({"-incoming", "file:" + Path("a")}), {.terminal = true});
-  ASSERT_TRUE(restored.WaitForError("its checksum is wrong")) << restored.Describe();
-  EXPECT_THAT(restored.errors(), HasSubstr(Path("a")));
-  EXPECT_THAT(restored.errors(), HasSubstr("memory 'pc.ram' at 0x"));
-  restored.Send(CtrlA('c'));
-  ASSERT_TEXT(restored, kPrompt);
-  EXPECT_THAT(RunCommand(restored, "info status"), HasSubstr("VM status: paused (io-error)"));
-  EXPECT_THAT(restored.output(), Not(HasSubstr("WRONG")));
-  restored.Send("quit\n");
-  EXPECT_ENDS(restored, 0);
-  MonitorProcess eager(Guest({"-incoming", "file:" + Path("a") + ",prefault=on"}));
-  EXPECT_ENDS(eager, 1);
-  EXPECT_THAT(eager.errors(), HasSubstr("its checksum is wrong"));
-}
-
 TEST_F(NativeSnapshot, TheGuestRunsWhileALiveOneIsTaken) {
   for (const Backend& backend : kBackends) {
     SCOPED_TRACE(backend.name);
@@ -168,7 +147,7 @@ TEST_F(NativeSnapshot, AChainOfDifferencesRestoresAndMergesToTheSame) {
   for (int i = 0; i <= last; ++i) ExpectGoesOn(Path(std::to_string(i)));
 
   const std::string newest = Path(std::to_string(last));
-  EXPECT_LT(std::filesystem::file_size(newest), 4U << 20) << "the guest writes 2 MiB of its 32";
+  EXPECT_LT(std::filesystem::file_size(newest), 5U << 20) << "the guest writes 2 MiB of its 32";
   EXPECT_EQ(Ctl({"merge", newest, Path("merged")}).status, 0);
   EXPECT_THAT(Ctl({"diff", newest, Path("merged")}).output, ::testing::StartsWith("0 pages"));
   EXPECT_THAT(Ctl({"verify", Path("merged")}).output, HasSubstr("whole"));
@@ -196,27 +175,37 @@ TEST_F(NativeSnapshot, ARunningMachineGoesBackAndADamagedFileCostsItNothing) {
 }
 
 TEST_F(NativeSnapshot, APausedGuestIsSavedAndRestoredPaused) {
-  MonitorProcess monitor(Guest(), {.terminal = true});
+  MonitorProcess monitor(Guest());
   ASSERT_TEXT(monitor, "round 2 ok");
-  monitor.Send(CtrlA('c'));
-  ASSERT_TEXT(monitor, kPrompt);
-  RunCommand(monitor, "stop");
+  Qmp("stop");
   Save(Path("a"));
-  EXPECT_THAT(RunCommand(monitor, "info status"), HasSubstr("VM status: paused"));
+  EXPECT_THAT(Qmp("query-status"), HasSubstr("paused"));
   Kill(monitor);
-  MonitorProcess restored(Guest({"-incoming", "file:" + Path("a")}), {.terminal = true});
-  restored.Send(CtrlA('c'));
-  ASSERT_TEXT(restored, kPrompt);
-  EXPECT_THAT(RunCommand(restored, "info status"), HasSubstr("VM status: paused"));
-  RunCommand(restored, "cont");
-  restored.Send(CtrlA('c'));
+  MonitorProcess restored(Guest({"-incoming", "file:" + Path("a")}));
+  EXPECT_THAT(Qmp("query-status"), HasSubstr("paused"));
+  Qmp("cont");
   ExpectRight(restored);
+}
+
+// Whoever copies the disks needs a guest that has stopped where the snapshot was taken.
+TEST_F(NativeSnapshot, AGuestCanBeLeftStandingAndIsRestoredRunning) {
+  MonitorProcess monitor(Guest());
+  ASSERT_TEXT(monitor, "round 2 ok");
+  for (const Arguments& how : {Arguments{}, Arguments{"--live"}}) {
+    Save(Path("a"), how + Arguments{"--stop"});
+    EXPECT_THAT(Qmp("query-status"), HasSubstr("paused"));
+    Qmp("cont");
+    ExpectRight(monitor);
+  }
+  Kill(monitor);
+  ExpectGoesOn(Path("a"));
 }
 
 TEST_F(NativeSnapshot, AnotherMachineIsRefusedInASentence) {
   MonitorProcess monitor(Guest());
   ASSERT_TEXT(monitor, "round 2 ok");
   Save(Path("a"));
+  Kill(monitor);
   const struct {
     Arguments line;
     const char* says;
@@ -262,6 +251,46 @@ TEST_F(NativeSnapshot, KilledWhileSavingTheOldSnapshotRestores) {
     ASSERT_TRUE(ctl.WaitForExit());
   }
   ExpectGoesOn(Path("a"));
+}
+
+// On a KVM that emulates the guest's kernel mode a fault inside the emulator cannot be broken off,
+// so this is for one that runs it.
+class LinuxPatternSnapshot : public NativeSnapshot {
+ protected:
+  void SetUp() override {
+    NativeSnapshot::SetUp();
+    if (IsSkipped()) return;
+    const auto system = kvm::System::Open();
+    const auto capabilities = kvm::Capabilities::Detect(system.value());
+    if (!capabilities || !capabilities->kernel_mode_guests)
+      GTEST_SKIP() << "this KVM is para-virtual and emulates kernel mode";
+  }
+};
+
+TEST_F(LinuxPatternSnapshot, APageThatIsDamagedStopsTheGuestAndIsNamed) {
+  {
+    MonitorProcess monitor(Guest());
+    ASSERT_TEXT(monitor, "round 2 ok");
+    Save(Path("a"));
+  }
+  // The guest's pages are the most of the file; a byte in the middle of them.
+  const auto size = std::filesystem::file_size(Path("a"));
+  const UniqueFd fd(::open(Path("a").c_str(), O_RDWR | O_CLOEXEC));
+  char byte = 0;
+  ASSERT_EQ(::pread(fd.get(), &byte, 1, static_cast<off_t>(size / 2)), 1);
+  byte = static_cast<char>(byte ^ 0x10);
+  ASSERT_EQ(::pwrite(fd.get(), &byte, 1, static_cast<off_t>(size / 2)), 1);
+
+  MonitorProcess restored(Guest({"-incoming", "file:" + Path("a")}));
+  ASSERT_TRUE(restored.WaitForError("its checksum is wrong")) << restored.Describe();
+  EXPECT_THAT(restored.errors(), HasSubstr(Path("a")));
+  EXPECT_THAT(restored.errors(), HasSubstr("memory 'pc.ram' at 0x"));
+  EXPECT_THAT(Qmp("query-status"), HasSubstr("io-error"));
+  EXPECT_THAT(restored.output(), Not(HasSubstr("WRONG")));
+  Kill(restored);
+  MonitorProcess eager(Guest({"-incoming", "file:" + Path("a") + ",prefault=on"}));
+  EXPECT_ENDS(eager, 1);
+  EXPECT_THAT(eager.errors(), HasSubstr("its checksum is wrong"));
 }
 
 }  // namespace
