@@ -29,7 +29,7 @@ class LinuxSnapshot : public LinuxDeviceTest {
         "  dd if=/dev/urandom of=/m/f bs=64k count=4 2>/dev/null; sync\n"
         "  md5sum /m/f >/tmp/sum; echo 3 >/proc/sys/vm/drop_caches\n"
         "  md5sum -c /tmp/sum >/dev/null 2>&1 || echo hf: bad=file\n"
-        "  timeout 20 wget -q -O /tmp/body http://10.0.2.2:{0}/ &&\n"
+        "  timeout 8 wget -q -O /tmp/body http://10.0.2.2:{0}/ &&\n"
         "    {{ [ $(wc -c </tmp/body) = {1} ] || echo hf: bad=body; }}\n"
         "  now=$(cut -d. -f1 /proc/uptime)\n"
         "  [ $now -ge $last ] || echo hf: bad=clock; last=$now\n"

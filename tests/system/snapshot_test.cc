@@ -131,6 +131,22 @@ TEST_F(NativeSnapshot, TheGuestRunsWhileALiveOneIsTaken) {
   }
 }
 
+// Threads of a job, dirty logs, renamed files, memory that is read on demand: the filters know it.
+TEST_F(NativeSnapshot, TheSandboxDoesNotStandInTheWay) {
+  const Arguments sandbox{"-sandbox", "on"};
+  for (const Backend& backend : kBackends) {
+    SCOPED_TRACE(backend.name);
+    MonitorProcess monitor(Guest(backend.line + sandbox));
+    ASSERT_TEXT(monitor, "round 2 ok");
+    Save(Path("a"), {"--live"});
+    Save(Path("b"), {"--diff", Path("a"), "--zstd"});
+    EXPECT_EQ(Ctl({"load", Socket(), Path("b")}).status, 0);
+    ExpectRight(monitor);
+    Kill(monitor);
+    ExpectGoesOn(Path("b"), backend.line + sandbox);
+  }
+}
+
 TEST_F(NativeSnapshot, AChainOfDifferencesRestoresAndMergesToTheSame) {
   MonitorProcess monitor(Guest());
   ASSERT_TEXT(monitor, "round 2 ok");
