@@ -55,10 +55,10 @@ VirtualMachine::VirtualMachine(EventLoop& loop, Options options)
 }
 
 VirtualMachine::~VirtualMachine() {
+  snapshots_.reset();
   qmp_->Flush();
   qmp_.reset();
   monitors_.clear();
-  snapshots_.reset();
   machine_.reset();
   // The guest's last words may still be queued.
   for (const auto& backend : backends_) backend->Flush();

@@ -107,10 +107,11 @@ Result<std::unique_ptr<SaveJob>> SaveJob::Start(const Subject& subject, SaveRequ
 SaveJob::~SaveJob() {
   progress_.cancelled = true;
   main_.Close();
-  if (thread_.joinable()) {
-    thread_.join();
-    GoOn(false);
-  }
+  if (!thread_.joinable()) return;
+  // The machine ends: its guest must not see another instruction.
+  thread_.join();
+  EndTracking();
+  if (held_) subject_.machine.Release();
 }
 
 // ---- On the job's thread ------------------------------------------------------------------------
@@ -173,16 +174,22 @@ Status SaveJob::StandStill() {
   return {};
 }
 
+// vCPUs stand afterwards.
+void SaveJob::EndTracking() {
+  if (tracker_ == nullptr) return;
+  machine::Machine& machine = subject_.machine;
+  if (machine.running()) {
+    machine.Pause(machine::RunState::kSaveVm);
+    stopped_guest_ = true;
+  }
+  if (auto stopped = tracker_->Stop(); !stopped) log::Error(stopped.error());
+  tracker_.reset();
+}
+
 void SaveJob::GoOn(bool saved) {
   machine::Machine& machine = subject_.machine;
   if (std::exchange(held_, false)) machine.Release();
-  const bool ran = machine.running();
-  if (tracker_ != nullptr) {
-    if (ran) machine.Pause(machine::RunState::kSaveVm);
-    if (auto stopped = tracker_->Stop(); !stopped) log::Error(stopped.error());
-    tracker_.reset();
-    if (ran) stopped_guest_ = true;
-  }
+  EndTracking();
   if (!std::exchange(stopped_guest_, false) || machine.state() != machine::RunState::kSaveVm)
     return;
   if (saved && request_.stop) {

@@ -97,6 +97,7 @@ class SaveJob {
   // On the main thread.
   Status StartTracking();
   Status StandStill();
+  void EndTracking();
   void GoOn(bool saved);
   void Finished(Status status);
 
