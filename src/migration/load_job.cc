@@ -69,6 +69,7 @@ Status LoadJob::Finish(Status memory) {
     return memory;
   }
   HF_TRY_STATUS(machine.LoadState(sections_));
+  HF_TRY_STATUS(machine.NewGeneration());
   return ran_ && machine.saved_running() ? machine.Resume() : Status{};
 }
 

@@ -102,7 +102,8 @@ Status Snapshots::Restore(const RestoreOptions& options) {
     HF_TRY(const SnapshotChain again, SnapshotChain::Open(options.path));
     HF_TRY_STATUS(LoadMemory(again, subject_.memory, /*empty=*/true, progress));
   }
-  return subject_.machine.LoadState(sections);
+  HF_TRY_STATUS(subject_.machine.LoadState(sections));
+  return subject_.machine.NewGeneration();
 }
 
 Status Snapshots::RestoreLazily(SnapshotChain chain, std::uint64_t bandwidth) {
