@@ -45,11 +45,19 @@ class NativeSnapshot : public NativeTest {
     EXPECT_TRUE(exit) << ctl.Describe();
     return {ctl.output(), ctl.errors(), exit ? exit->status : -1};
   }
-  // What a command of the control protocol answers.
+  // What a command of the control protocol answers; a monitor that was just started may not listen
+  // yet.
   std::string Qmp(const std::string& command) const {
-    MonitorProcess ctl(Arguments{"qmp", Socket(), command}, {.program = CtlPath()});
-    EXPECT_TRUE(ctl.WaitForExit()) << ctl.Describe();
-    return ctl.output() + ctl.errors();
+    constexpr int kTries = 1000;
+    std::string answer;
+    for (int i = 0; i < kTries; ++i) {
+      MonitorProcess ctl(Arguments{"qmp", Socket(), command}, {.program = CtlPath()});
+      const auto exit = ctl.WaitForExit();
+      EXPECT_TRUE(exit) << ctl.Describe();
+      answer = ctl.output() + ctl.errors();
+      if (answer.find("cannot connect") == std::string::npos) break;
+    }
+    return answer;
   }
   void Save(const std::string& file, const Arguments& how = {}) const {
     const Outcome outcome = Ctl(Arguments{"create", Socket(), file} + how);
