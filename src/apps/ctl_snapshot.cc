@@ -10,7 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <thread>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -33,6 +33,8 @@ constexpr std::string_view kUsage =
     "holdfastctl snapshot create|load|info|verify|merge|diff|restore …; "
     "holdfastctl snapshot --help tells more";
 constexpr std::string_view kJob = "holdfastctl";
+// An event says when a job is over; without one it is looked at again after this.
+constexpr std::chrono::milliseconds kLook{200};
 
 // Terminal lines that are written over as a job goes on.
 class ProgressLine {
@@ -66,18 +68,45 @@ std::string Absolute(const std::string& path) {
   return error ? path : absolute.string();
 }
 
+// The first job for which `wanted` is true; null if there is none.
+const Json* FindJob(const Json& jobs, const std::function<bool(const Json&)>& wanted) {
+  for (const Json& job : jobs) {
+    if (job.is_object() && wanted(job)) return &job;
+  }
+  return nullptr;
+}
+
+void ShowJob(ProgressLine& line, const Json& job) {
+  line.Show(job.value("current-progress", std::uint64_t{0}),
+            job.value("total-progress", std::uint64_t{0}));
+}
+
+// A guest whose memory is still being read from a snapshot: there is one job at a time.
+Status WaitForRestore(QmpClient& client) {
+  ProgressLine line;
+  while (true) {
+    HF_TRY(const Json jobs, client.Execute("query-jobs"));
+    const Json* const restore = FindJob(jobs, [](const Json& job) {
+      return job.value("type", "") == "holdfast-snapshot-restore" &&
+             job.value("status", "") == "running";
+    });
+    if (restore == nullptr) return {};
+    ShowJob(line, *restore);
+    HF_TRY_STATUS(client.NextEvent(kLook));
+  }
+}
+
 // Runs a job of the monitor to its end. @return its error
 Status RunJob(QmpClient& client, std::string_view command, Json arguments) {
   const std::string id = fmt::format("{}-{}", kJob, ::getpid());
   arguments["job-id"] = id;
+  HF_TRY_STATUS(WaitForRestore(client));
   HF_TRY_STATUS(client.Execute(command, arguments));
   ProgressLine line;
   while (true) {
     HF_TRY(const Json jobs, client.Execute("query-jobs"));
-    const Json* mine = nullptr;
-    for (const Json& job : jobs) {
-      if (job.is_object() && job.value("id", "") == id) mine = &job;
-    }
+    const Json* const mine =
+        FindJob(jobs, [&](const Json& job) { return job.value("id", "") == id; });
     if (mine == nullptr)
       return Fail(Errc::kMalformed, fmt::format("{} has forgotten the job", client.name()));
     if (mine->value("status", "") == "concluded") {
@@ -86,10 +115,8 @@ Status RunJob(QmpClient& client, std::string_view command, Json arguments) {
       if (!error.empty()) return Fail(Errc::kSystem, Printable(error));
       return {};
     }
-    line.Show(mine->value("current-progress", std::uint64_t{0}),
-              mine->value("total-progress", std::uint64_t{0}));
-    // An event says when the job is over; without one the progress is looked at again.
-    HF_TRY_STATUS(client.NextEvent(std::chrono::milliseconds(200)));
+    ShowJob(line, *mine);
+    HF_TRY_STATUS(client.NextEvent(kLook));
   }
 }
 

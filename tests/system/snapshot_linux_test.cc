@@ -52,7 +52,7 @@ class LinuxSnapshot : public LinuxDeviceTest {
                        {.program = CtlPath()});
     const auto exit = ctl.WaitForExit(300);
     ASSERT_TRUE(exit) << ctl.Describe();
-    EXPECT_EQ(exit->status, 0) << ctl.Describe();
+    ASSERT_EQ(exit->status, 0) << ctl.Describe();
   }
   static void ExpectRounds(MonitorProcess& monitor, int rounds) {
     for (int i = 0; i < rounds; ++i) ASSERT_TEXT(monitor, "hf: round=");
