@@ -9,15 +9,15 @@
 namespace holdfast {
 namespace {
 
-std::span<const std::byte> Bytes(std::string_view text) {
+std::span<const std::byte> BytesOf(std::string_view text) {
   return std::as_bytes(std::span(text));
 }
 
 // From the algorithm's own description: files are read by other programs too.
 TEST(Hash, IsXxh3With64BitsAndSeedZero) {
   EXPECT_EQ(Hash64({}), 0x2d06800538d394c2U);
-  EXPECT_EQ(Hash64(Bytes("a")), 0xe6c632b61e964e1fU);
-  EXPECT_EQ(Hash64(Bytes("abc")), 0x78af5f94892f3950U);
+  EXPECT_EQ(Hash64(BytesOf("a")), 0xe6c632b61e964e1fU);
+  EXPECT_EQ(Hash64(BytesOf("abc")), 0x78af5f94892f3950U);
 }
 
 TEST(AllZero, FindsOneByteWhereverItIs) {
