@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <latch>
+#include <memory>
 #include <system_error>
 
 #include "base/thread_role.h"
@@ -40,6 +42,10 @@ void BlockSignals() {
 
 Status LazyPopulation::Impl::StartThreads() {
   const bool confined = IsThreadConfined();
+  const unsigned serving = std::max(1U, options_.threads);
+  // All have set themselves up when this returns: the sandbox may close next, and knows nothing of
+  // priorities.
+  const auto ready = std::make_shared<std::latch>(serving + 1);
   const auto start = [&](const char* name, int nice, auto&& work) {
     threads_.emplace_back([=] {
       BlockSignals();
@@ -48,19 +54,20 @@ Status LazyPopulation::Impl::StartThreads() {
       } else if (nice != 0) {
         (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), nice);
       }
+      ready->count_down();
       work();
     });
     (void)::pthread_setname_np(threads_.back().native_handle(), name);
   };
   try {
-    for (unsigned i = 0; i < std::max(1U, options_.threads); ++i)
-      start("populate/fault", 0, [this] { ServeFaults(); });
+    for (unsigned i = 0; i < serving; ++i) start("populate/fault", 0, [this] { ServeFaults(); });
     start("populate/rest", kBackgroundNice, [this] { FillInBackground(); });
   } catch (const std::system_error& error) {
     const int code = error.code().value();
     StopThreads();
     return Fail(Error::FromErrno("starting the threads that populate memory", code));
   }
+  ready->wait();
   return {};
 }
 
