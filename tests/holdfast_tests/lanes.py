@@ -279,11 +279,12 @@ def _lab_round(kernel: str, what: _Round, plan: Plan) -> Counts:
     done: list[str] = []
     for lab_number in range(1, _MOST_LABS + 1):
         log = _log(f"{name.replace('/', '-')}-{lab_number}")
-        # In the short form one kernel boots the whole system, and snapshots without Linux are
-        # left to the native lane.
+        # In the short form one kernel boots the whole system, snapshots without Linux are left to
+        # the native lane, and Linux moves between processes only (LinuxSnapshot).
         left_out = list(done)
         if not plan.long:
-            left_out += ["NativeSnapshot.*"] + ([] if kernel == "newest" else ["*LinuxDebian*"])
+            left_out += ["NativeSnapshot.*", "LinuxStateTest.*"]
+            left_out += [] if kernel == "newest" else ["*LinuxDebian*"]
         rest = f"{every}-{':'.join(left_out)}" if left_out else every
         status, output = _run(_lab_command(kernel, what, plan, rest), log)
         died = status == _LAB_DIED and lab_number < _MOST_LABS and not is_whole(output)
