@@ -192,9 +192,12 @@ TEST_F(TrackerChoice, FallsBackToHashingWhereTheLogCannotBe) {
 }
 
 TEST_F(TrackerChoice, MemoryInTwoLayersIsRefusedAndGoesOn) {
-  if ((capabilities().memory_attributes & kvm::abi::kMemoryAttributePrivate) == 0)
-    GTEST_SKIP() << "this KVM has no VM type with private memory";
   auto made = GuestVm::Create({.ram_size = kRam, .conversion = ConversionEngineKind::kAttributes});
+  // Where no VM type has private memory there is none in two layers to track.
+  if ((capabilities().memory_attributes & kvm::abi::kMemoryAttributePrivate) == 0) {
+    EXPECT_FALSE(made);
+    return;
+  }
   ASSERT_OK(made);
   GuestVm& guest = **made;
   const auto refused = DirtyTracker::Start(guest.space(), guest.vm());
