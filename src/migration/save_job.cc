@@ -82,7 +82,6 @@ Result<std::unique_ptr<SaveJob>> SaveJob::Start(const Subject& subject, SaveRequ
   }
   HF_TRY(job->writer_, SnapshotWriter::Create(std::move(options), blocks));
   job->last_ = DirtyPages(subject.memory);
-  job->about_.running = subject.machine.running();
   // The machine is asked first what can be saved at all, so that no memory is written for nothing.
   if (what.live && subject.machine.running()) {
     HF_TRY_STATUS(job->StartTracking());
@@ -127,8 +126,11 @@ Status SaveJob::Work() {
 }
 
 Status SaveJob::WriteWhileRunning(MemoryPasses& passes) {
+  // The first time all of it is new, which the pass over everything brings.
+  HF_TRY_STATUS(tracker_->Collect(last_));
+  last_.ClearAll();
   HF_TRY_STATUS(passes.WriteAll(false));
-  for (report_.passes = 1; report_.passes < kMostPasses; ++report_.passes) {
+  for (unsigned pass = 1; pass < kMostPasses; ++pass) {
     HF_TRY_STATUS(tracker_->Collect(last_));
     const auto bytes = static_cast<double>(last_.count() * kPageSize);
     const double limit = static_cast<double>(request_.downtime_limit_ms) / 1000;
@@ -150,10 +152,14 @@ Status SaveJob::StartTracking() {
   Status status;
   if (auto trial = machine.SaveState(); !trial) {
     status = Fail(std::move(trial).error());
-  } else if (auto tracker = DirtyTracker::Start(subject_.memory, subject_.vm); !tracker) {
-    status = Fail(std::move(tracker).error());
   } else {
-    tracker_ = *std::move(tracker);
+    // Nothing is looked at while the guest stands, so that it does so for as long whatever it has.
+    auto tracker = DirtyTracker::Start(subject_.memory, subject_.vm, {.all_dirty_at_first = true});
+    if (tracker) {
+      tracker_ = *std::move(tracker);
+    } else {
+      status = Fail(std::move(tracker).error());
+    }
   }
   const Status resumed = machine.Resume();
   return status ? resumed : status;
@@ -163,7 +169,6 @@ Status SaveJob::StandStill() {
   machine::Machine& machine = subject_.machine;
   if (machine.running()) {
     stopped_guest_ = true;
-    stopped_at_ = EventLoop::Clock::now();
     machine.Pause(machine::RunState::kSaveVm);
   }
   machine.Hold("it is being saved");
@@ -197,22 +202,14 @@ void SaveJob::GoOn(bool saved) {
   } else if (auto resumed = machine.Resume(); !resumed) {
     log::Error(resumed.error());
   }
-  if (stopped_at_ != EventLoop::Clock::time_point{}) {
-    report_.paused_seconds =
-        std::chrono::duration<double>(EventLoop::Clock::now() - stopped_at_).count();
-  }
 }
 
 void SaveJob::Finished(Status status) {
   thread_.join();
   GoOn(status.has_value());
-  report_.id = writer_->id();
-  report_.memory_bytes = writer_->written();
   writer_.reset();  // what is unfinished goes before anybody hears of it
   const Done done = done_;
-  Result<SaveReport> outcome = report_;
-  if (!status) outcome = Fail(std::move(status).error());
-  done(std::move(outcome));
+  done(std::move(status));
 }
 
 }  // namespace holdfast::migration

@@ -53,21 +53,13 @@ struct SaveRequest {
   std::uint64_t downtime_limit_ms = 300;
 };
 
-/// What became of it.
-struct SaveReport {
-  SnapshotId id{};
-  std::uint64_t memory_bytes = 0;  ///< of memory in the file
-  double paused_seconds = 0;       ///< for which the guest stood still; 0 if it stood before
-  unsigned passes = 0;             ///< over memory, of a live one
-};
-
 /// A snapshot being saved, on threads of its own. The guest runs on afterwards if it ran before,
 /// whatever becomes of the snapshot.
 ///
 /// Thread-safety: the main thread; Work() is the job's own.
 class SaveJob {
  public:
-  using Done = std::function<void(Result<SaveReport>)>;
+  using Done = std::function<void(Status)>;
 
   /// Starts. `about` says of whom the snapshot is (creator, name, command line). `done` is called
   /// on the main thread at the end, which may destroy the job then.
@@ -116,8 +108,6 @@ class SaveJob {
   std::vector<state::SavedSection> sections_;
   bool stopped_guest_ = false;
   bool held_ = false;  // the machine
-  EventLoop::Clock::time_point stopped_at_;
-  SaveReport report_;
   std::thread thread_;
 };
 

@@ -78,23 +78,12 @@ Status LoadMemory(const SnapshotChain& chain, const AddressSpace& memory, bool e
 }
 
 Status VerifyMemory(const SnapshotChain& chain, Progress& progress) {
-  struct Chunk {
-    std::size_t block;
-    std::uint64_t offset;
-  };
-  std::vector<Chunk> chunks;
-  for (std::size_t block = 0; block < chain.blocks().size(); ++block) {
-    for (std::uint64_t at = 0; at < chain.blocks()[block].size; at += kSnapshotChunk) {
-      if (chain.HasChunk(block, at)) chunks.push_back({block, at});
-    }
-  }
+  const std::vector<SnapshotChain::Chunk> chunks = chain.Chunks();
   progress.total += chunks.size() * kSnapshotChunk;
   return ForEachInParallel(chunks.size(), progress.cancelled, [&](std::size_t i) -> Status {
-    const Chunk& chunk = chunks[i];
+    const auto& [block, offset, size] = chunks[i];
     std::array<std::byte, kSnapshotChunk> buffer;
-    const std::uint64_t size =
-        std::min(kSnapshotChunk, chain.blocks()[chunk.block].size - chunk.offset);
-    HF_TRY_STATUS(chain.ReadChunk(chunk.block, chunk.offset, std::span(buffer).first(size)));
+    HF_TRY_STATUS(chain.ReadChunk(block, offset, std::span(buffer).first(size)));
     progress.done += kSnapshotChunk;
     return {};
   });

@@ -89,10 +89,15 @@ std::vector<MemoryPasses::Chunk> MemoryPasses::ChunksOf(const DirtyPages& pages)
   return chunks;
 }
 
+// Asked for a block at once: a memory file looks for the end of its data each time.
 Status MemoryPasses::FindPresent(const std::vector<Chunk>& chunks, DirtyPages& present) const {
-  for (const Chunk& chunk : chunks) {
-    auto& [block, pages] = present.blocks()[chunk.block];
-    HF_TRY_STATUS(SetPresent(*block, chunk.offset, ChunkSize(*block, chunk.offset), pages));
+  for (std::size_t first = 0; first < chunks.size();) {
+    std::size_t last = first;
+    while (last + 1 < chunks.size() && chunks[last + 1].block == chunks[first].block) ++last;
+    auto& [block, pages] = present.blocks()[chunks[first].block];
+    const std::uint64_t end = chunks[last].offset + ChunkSize(*block, chunks[last].offset);
+    HF_TRY_STATUS(SetPresent(*block, chunks[first].offset, end - chunks[first].offset, pages));
+    first = last + 1;
   }
   return {};
 }

@@ -192,6 +192,17 @@ bool SnapshotChain::HasChunk(std::size_t block, std::uint64_t offset) const noex
   });
 }
 
+std::vector<SnapshotChain::Chunk> SnapshotChain::Chunks() const {
+  std::vector<Chunk> chunks;
+  for (std::size_t block = 0; block < blocks().size(); ++block) {
+    const std::uint64_t size = blocks()[block].size;
+    for (std::uint64_t at = 0; at < size; at += kSnapshotChunk) {
+      if (HasChunk(block, at)) chunks.push_back({block, at, std::min(kSnapshotChunk, size - at)});
+    }
+  }
+  return chunks;
+}
+
 Status SnapshotChain::ReadChunk(std::size_t block, std::uint64_t offset, std::span<std::byte> to,
                                 bool skip_absent) const {
   std::uint32_t missing = (std::uint32_t{1} << to.size() / kPageSize) - 1;

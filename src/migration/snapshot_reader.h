@@ -73,6 +73,14 @@ class SnapshotChain {
 
   /// Whether anything of the chunk is in a file: otherwise it is zero.
   bool HasChunk(std::size_t block, std::uint64_t offset) const noexcept;
+  /// A piece of a block that ReadChunk() reads at once.
+  struct Chunk {
+    std::size_t block;
+    std::uint64_t offset;
+    std::uint64_t size;  ///< kSnapshotChunk, or less at a block's end
+  };
+  /// Those of which anything is in a file, in order.
+  std::vector<Chunk> Chunks() const;
   /// Fills `to` with the contents of a block from `offset` (a multiple of kSnapshotChunk) on, up to
   /// the chunk's end at most. Pages that are in no file are left as they are if `skip_absent`, for
   /// memory that is zero already; else they are zeroed.

@@ -27,24 +27,14 @@ Status MergeSnapshot(const SnapshotChain& chain, const std::string& path, bool z
   for (const BlockEntry& block : chain.blocks()) blocks.push_back({block.id, block.size});
   HF_TRY(const auto sections, chain.newest().ReadSections());
   HF_TRY(const auto writer, SnapshotWriter::Create({.path = path, .zstd = zstd}, blocks));
-  struct Chunk {
-    std::size_t block;
-    std::uint64_t offset;
-  };
-  std::vector<Chunk> chunks;
-  for (std::size_t block = 0; block < blocks.size(); ++block) {
-    for (std::uint64_t at = 0; at < blocks[block].size; at += kSnapshotChunk) {
-      if (chain.HasChunk(block, at)) chunks.push_back({block, at});
-    }
-  }
+  const std::vector<SnapshotChain::Chunk> chunks = chain.Chunks();
   progress.total += chunks.size() * kSnapshotChunk;
   const auto copy = [&](std::size_t i) -> Status {
-    const Chunk& chunk = chunks[i];
+    const auto& [block, offset, size] = chunks[i];
     std::array<std::byte, kSnapshotChunk> buffer;
-    const auto pages =
-        std::span(buffer).first(ChunkSize(chain.blocks()[chunk.block], chunk.offset));
-    HF_TRY_STATUS(chain.ReadChunk(chunk.block, chunk.offset, pages));
-    HF_TRY_STATUS(writer->WriteChunk(chunk.block, chunk.offset, pages, ~std::uint32_t{0}));
+    const auto pages = std::span(buffer).first(size);
+    HF_TRY_STATUS(chain.ReadChunk(block, offset, pages));
+    HF_TRY_STATUS(writer->WriteChunk(block, offset, pages, ~std::uint32_t{0}));
     progress.done += kSnapshotChunk;
     return {};
   };

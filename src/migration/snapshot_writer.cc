@@ -81,11 +81,6 @@ SnapshotWriter::~SnapshotWriter() {
   if (!finished_) (void)::unlink(temporary_.c_str());
 }
 
-std::uint64_t SnapshotWriter::written() const {
-  const MutexLock lock(mutex_);
-  return written_;
-}
-
 std::uint64_t SnapshotWriter::Allocate(std::uint64_t size, std::uint64_t alignment) {
   const MutexLock lock(mutex_);
   const std::uint64_t at = AlignUp(end_, alignment);
@@ -177,8 +172,6 @@ Status SnapshotWriter::WriteChunk(std::size_t block, std::uint64_t offset,
   const MutexLock lock(mutex_);
   auto& chunks = layer == Layer::kMemory ? index_[block].memory : index_[block].rewritten;
   if (chunks.size() <= chunk) chunks.resize(index_[block].memory.size());
-  for (const Extent& old : before) written_ -= old.stored;
-  for (const Extent& extent : extents) written_ += extent.stored;
   chunks[chunk] = std::move(extents);
   return {};
 }

@@ -58,9 +58,6 @@ class SnapshotWriter {
       HF_EXCLUDES(mutex_);
 
   const SnapshotId& id() const noexcept { return header_.id; }
-  const std::string& path() const noexcept { return options_.path; }
-  /// Bytes of memory that are in the file so far.
-  std::uint64_t written() const HF_EXCLUDES(mutex_);
 
  private:
   // The extents of one chunk; most have one.
@@ -85,9 +82,8 @@ class SnapshotWriter {
   SnapshotHeader header_;
 
   // Threads that write chunks share these.
-  mutable Mutex mutex_;
+  Mutex mutex_;
   std::uint64_t end_ HF_GUARDED_BY(mutex_) = kSnapshotHeaderSize;
-  std::uint64_t written_ HF_GUARDED_BY(mutex_) = 0;
   std::vector<BlockIndex> index_ HF_GUARDED_BY(mutex_);
 };
 

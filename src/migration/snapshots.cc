@@ -69,11 +69,9 @@ Status Snapshots::Started(Job& job, Status status) {
 
 Status Snapshots::Save(std::string_view id, SaveRequest request, Done done) {
   HF_TRY(Job* const job, Create(id, "holdfast-snapshot-save", std::move(done)));
-  auto started = SaveJob::Start(subject_, std::move(request), about_,
-                                [this, name = std::string(id)](Result<SaveReport> report) {
-                                  if (report) last_report_ = *report;
-                                  Finished(name, report ? Status{} : Fail(report.error()));
-                                });
+  auto started = SaveJob::Start(
+      subject_, std::move(request), about_,
+      [this, name = std::string(id)](const Status& status) { Finished(name, status); });
   if (!started) return Started(*job, Fail(std::move(started).error()));
   job->save = *std::move(started);
   return Started(*job, {});

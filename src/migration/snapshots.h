@@ -77,8 +77,6 @@ class Snapshots {
   Status Cancel(std::string_view job);
   /// Forgets a job that is over. @return kNotFound, or kInvalidArgument for one that is not
   Status Dismiss(std::string_view job);
-  /// What the last save reported; empty before the first.
-  const std::optional<SaveReport>& last_report() const noexcept { return last_report_; }
 
  private:
   struct Job {
@@ -103,7 +101,6 @@ class Snapshots {
   const Subject subject_;
   const SnapshotDirectory about_;
   const Events events_;
-  std::optional<SaveReport> last_report_;
   std::vector<std::unique_ptr<Job>> jobs_;
 };
 
