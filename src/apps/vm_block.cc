@@ -115,6 +115,7 @@ Status VirtualMachine::BuildBlock() {
     HF_TRY(images.user, ImageUser(options_.run_with.user));
   }
   block_graph_.set_image_settings(std::move(images));
+  if (options_.machine.incoming) HF_TRY_STATUS(block_graph_.Inactivate());
   for (const BlockdevRequest& blockdev : options_.blockdevs) {
     if (Status made = block_graph_.AddBlockdev(blockdev.node); !made) {
       return Fail(std::move(made).error().Wrap(blockdev.option));

@@ -17,7 +17,9 @@ void VirtualMachine::BuildSnapshots() {
                          .machine = *machine_,
                          .memory = machine_->ram(),
                          .vm = *vm_,
-                         .flush_disks = [this] { return block_graph_.FlushAll(); }},
+                         .flush_disks = [this] { return block_graph_.FlushAll(); },
+                         .inactivate_disks = [this] { return block_graph_.Inactivate(); },
+                         .activate_disks = [this] { return block_graph_.Activate(); }},
       std::move(about),
       migration::Snapshots::Events{
           .status_changed =
@@ -42,6 +44,8 @@ Status VirtualMachine::Restore() {
                             "fill",
                             incoming.path, options_.confidential));
   }
+  // A file says nothing of where the guest is now: whoever has its disks is heard first.
+  HF_TRY_STATUS(block_graph_.Activate());
   return snapshots_->Restore(
       {.path = incoming.path, .prefault = incoming.prefault, .bandwidth = incoming.bandwidth});
 }

@@ -36,6 +36,10 @@ struct Subject {
   kvm::Vm& vm;
   /// Makes disks keep what they have completed. Main thread, vCPUs standing.
   std::function<Status()> flush_disks = {};
+  /// Flushes disks and gives up their locks for another process to take, and takes them again.
+  /// Main thread, vCPUs standing. @return why not, with nothing changed
+  std::function<Status()> inactivate_disks = {};
+  std::function<Status()> activate_disks = {};
 };
 
 /// What is to be saved, and how.

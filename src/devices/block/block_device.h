@@ -65,6 +65,11 @@ class BlockDevice {
   virtual Status PrepareFor(std::uint32_t block_size, bool share_write) = 0;
   /// The user is gone, and with it all submitters.
   virtual void Release() noexcept = 0;
+  /// Gives up what keeps other processes out, until Activate(); nobody may submit meanwhile, and
+  /// PrepareFor() locks nothing. Devices are active at first.
+  virtual void Inactivate() noexcept {}
+  /// @return what PrepareFor() says of another process that is in the way, with nothing changed
+  virtual Status Activate() { return {}; }
   /// Makes it `bytes` long. @return kUnsupported, or the host's error with nothing changed
   virtual Status Resize(std::uint64_t bytes) = 0;
 

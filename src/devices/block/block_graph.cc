@@ -55,6 +55,7 @@ void BlockGraph::set_hooks(Hooks hooks) {
 
 Status BlockGraph::FlushAll() {
   Status first;
+  if (!active_) return first;
   for (const auto& drive : drives_) {
     if (drive->medium() == nullptr || drive->readonly()) continue;
     int error = 0;
@@ -73,6 +74,36 @@ Status BlockGraph::FlushAll() {
     first = Fail(std::move(why).Wrap(fmt::format("drive '{}'", name)));
   }
   return first;
+}
+
+Status BlockGraph::Inactivate() {
+  if (!active_) return {};
+  // The program holds the image open, and what it has not written yet is nobody else's to see.
+  if (!images_.empty()) {
+    return Fail(Errc::kUnsupported,
+                fmt::format("the image '{}' is served by qemu-storage-daemon, which cannot hand it "
+                            "over while it runs",
+                            images_.front()->id),
+                "Convert it to raw, or shut the guest down and start it again.");
+  }
+  HF_TRY_STATUS(FlushAll());
+  for (const auto& drive : drives_) drive->set_active(false);
+  for (const auto& node : nodes_) node->device->Inactivate();
+  active_ = false;
+  return {};
+}
+
+Status BlockGraph::Activate() {
+  if (active_) return {};
+  for (const auto& node : nodes_) {
+    Status locked = node->device->Activate();
+    if (locked) continue;
+    for (const auto& each : nodes_) each->device->Inactivate();
+    return locked;
+  }
+  for (const auto& drive : drives_) drive->set_active(true);
+  active_ = true;
+  return {};
 }
 
 void BlockGraph::MachineRuns() {
@@ -111,6 +142,7 @@ Result<BlockDevice*> BlockGraph::AddNode(const NodeOptions& options) {
     return Fail(std::move(opened).error());
   }
   node->device = *std::move(opened);
+  if (!active_) node->device->Inactivate();
   nodes_.push_back(std::move(node));
   return nodes_.back()->device.get();
 }
@@ -240,6 +272,7 @@ Result<Drive*> BlockGraph::AddDrive(std::string id, BlockDevice* medium) {
   if (const Node* const node = NodeOf(medium)) {
     drive->detect_zeroes = node->options.detect_zeroes;
   }
+  drive->set_active(active_);
   drives_.push_back(std::move(drive));
   return drives_.back().get();
 }

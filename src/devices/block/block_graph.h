@@ -46,6 +46,18 @@ class BlockGraph {
   /// ask for it; for a snapshot that goes with them. While nothing is under way. Waits.
   /// @return the first host's error, with the drive's name; all drives have been tried
   Status FlushAll();
+  /// Makes the images another process's business: all is flushed, locks are given up, and requests
+  /// are refused until Activate(); images added meanwhile are opened likewise. While nothing is
+  /// under way. On a graph without images it only says how those are opened that come: a machine
+  /// that waits for its state has no claim to its disks yet.
+  /// @return as FlushAll(), and kUnsupported for an image that qemu-storage-daemon serves; then all
+  ///         is as it was
+  Status Inactivate();
+  /// Takes the locks. Nothing if they are held.
+  /// @return what is said of the first image that another process has, in QEMU's words; then none
+  ///         is locked
+  Status Activate();
+  bool active() const noexcept { return active_; }
   /// The machine runs on: what an error has stopped is tried again.
   void MachineRuns();
 
@@ -117,6 +129,7 @@ class BlockGraph {
   Hooks hooks_;
   std::shared_ptr<Shared> shared_;
   unsigned next_name_ = 1;
+  bool active_ = true;
   std::vector<std::unique_ptr<Node>> nodes_;  // children before their parents
   std::vector<std::unique_ptr<Drive>> drives_;
   ImageSettings image_settings_;

@@ -227,5 +227,82 @@ TEST_F(BlockGraphTest, TellsOfErrorsAndStopsTheMachineForThem) {
   EXPECT_EQ(again, 1U);
 }
 
+// What the two monitors of a migration do with one image.
+TEST_F(BlockGraphTest, LocksMoveFromOneGraphToAnother) {
+  const TestImage image(8192, 'a');
+  const std::string node = "driver=file,filename=" + image.path() + ",node-name=f";
+  const auto plug = [](BlockGraph& graph, const std::string& text) -> Result<Drive*> {
+    HF_TRY(const auto values, object::ParseKeyValues(text));
+    HF_TRY(const NodeOptions options, ParseNodeOptions(values));
+    HF_TRY_STATUS(graph.AddNode(options));
+    Drive* const drive = graph.Find("f");
+    HF_TRY_STATUS(drive->Attach({.name = "disk"}));
+    return drive;
+  };
+  const auto source = plug(graph_, node);
+  ASSERT_TRUE(source) << source.error().ToString();
+  BlockGraph other(*loop_);
+  ASSERT_TRUE(other.Inactivate());
+  const auto destination = plug(other, node);
+  ASSERT_TRUE(destination) << "opened without a lock: " << destination.error().ToString();
+
+  const Status early = other.Activate();
+  ASSERT_FALSE(early) << "the source has it";
+  EXPECT_EQ(early.error().message(), "Failed to get \"write\" lock");
+  EXPECT_EQ(early.error().hint(), "Is another process using the image [" + image.path() + "]?");
+  EXPECT_FALSE(other.active());
+
+  const auto from = *(*source)->MakeSubmitter(*loop_);
+  const auto to = *(*destination)->MakeSubmitter(*loop_);
+  TestBuffer buffer(512, 'b');
+  const std::array<iovec, 1> pieces = {buffer.piece(0, 512)};
+  EXPECT_EQ(DoIo(*loop_, *to, Operation::kWrite, 0, pieces), EPERM) << "not yet";
+  EXPECT_EQ(DoIo(*loop_, *from, Operation::kWrite, 0, pieces), 0);
+  ASSERT_TRUE(graph_.Inactivate());
+  EXPECT_EQ(DoIo(*loop_, *from, Operation::kWrite, 512, pieces), EPERM) << "no more";
+  std::filesystem::resize_file(image.path(), 16384);
+  const Status moved = other.Activate();
+  ASSERT_TRUE(moved) << moved.error().ToString();
+  EXPECT_EQ((*destination)->size(), 16384U);
+  EXPECT_EQ(DoIo(*loop_, *to, Operation::kWrite, 1024, pieces), 0);
+  EXPECT_FALSE(graph_.Activate()) << "never both";
+  ASSERT_TRUE(other.Inactivate());
+  EXPECT_TRUE(graph_.Activate()) << "and back";
+  EXPECT_EQ(DoIo(*loop_, *from, Operation::kRead, 0, pieces), 0);
+  const std::string contents = image.Contents();
+  EXPECT_EQ(contents[0], 'b');
+  EXPECT_EQ(contents[512], 'a');
+  EXPECT_EQ(contents[1024], 'b');
+}
+
+TEST_F(BlockGraphTest, OneImageThatIsTakenLeavesAllUnlocked) {
+  const TestImage free(4096);
+  const TestImage taken(4096);
+  const auto add = [](BlockGraph& graph, const std::string& name, const std::string& path) {
+    const auto values =
+        object::ParseKeyValues("driver=file,node-name=" + name + ",filename=" + path);
+    ASSERT_TRUE(graph.AddNode(*ParseNodeOptions(*values)));
+    ASSERT_TRUE(graph.Find(name)->Attach({.name = name}));
+  };
+  BlockGraph holder(*loop_);
+  add(holder, "b", taken.path());
+  ASSERT_TRUE(graph_.Inactivate());
+  add(graph_, "a", free.path());
+  add(graph_, "b", taken.path());
+  EXPECT_FALSE(graph_.Activate());
+  add(holder, "a", free.path());  // its lock was given back
+}
+
+TEST_F(BlockGraphTest, AnImageOfTheStorageDaemonStays) {
+  const auto values = object::ParseKeyValues(
+      "driver=qcow2,node-name=q,file.driver=file,"
+      "file.filename=/top");
+  ASSERT_TRUE(graph_.AddBlockdev(*ParseNodeOptions(*values)));
+  const Status refused = graph_.Inactivate();
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message(), HasSubstr("'q' is served by qemu-storage-daemon"));
+  EXPECT_TRUE(graph_.active());
+}
+
 }  // namespace
 }  // namespace holdfast::devices::block

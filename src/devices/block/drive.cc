@@ -37,11 +37,23 @@ class DriveSubmitter final : public BlockDevice::Submitter {
   ~DriveSubmitter() override {
     Drain();
     if (timer_ != 0) loop_.CancelTimer(timer_);
+    if (refusal_ != 0) loop_.CancelTimer(refusal_);
   }
   DriveSubmitter(const DriveSubmitter&) = delete;
   DriveSubmitter& operator=(const DriveSubmitter&) = delete;
 
   void Submit(Request request) override {
+    if (!drive_.active()) {
+      refused_.push_back(std::move(request.done));
+      if (refusal_ == 0) {
+        refusal_ = loop_.AddTimer(object::Throttle::Clock::now(), [this] {
+          refusal_ = 0;
+          Refuse();
+          EndBatch();
+        });
+      }
+      return;
+    }
     if (request.operation == Operation::kWrite) {
       request.fua = request.fua || !drive_.write_cache();
       if (drive_.detect_zeroes != DetectZeroes::kOff && AllZero(request.buffers)) {
@@ -67,10 +79,17 @@ class DriveSubmitter final : public BlockDevice::Submitter {
     do {
       for (; !waiting_.empty(); waiting_.pop_front()) below_->Submit(std::move(waiting_.front()));
       below_->Drain();
+      Refuse();
     } while (!waiting_.empty());
   }
 
  private:
+  void Refuse() {
+    for (; !refused_.empty(); refused_.pop_front()) {
+      if (const auto done = std::move(refused_.front()); done) done(EPERM);
+    }
+  }
+
   void LetThrough() {
     while (!waiting_.empty()) {
       const Request& next = waiting_.front();
@@ -96,6 +115,8 @@ class DriveSubmitter final : public BlockDevice::Submitter {
   std::unique_ptr<BlockDevice::Submitter> below_;
   std::deque<Request> waiting_;  // for the throttle, in order
   EventLoop::TimerId timer_ = 0;
+  std::deque<std::function<void(int)>> refused_;  // of an inactive drive
+  EventLoop::TimerId refusal_ = 0;
 };
 
 }  // namespace

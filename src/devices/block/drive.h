@@ -94,6 +94,10 @@ class Drive {
   /// back by limits, and made durable at once while the write cache is off.
   Result<std::unique_ptr<BlockDevice::Submitter>> MakeSubmitter(EventLoop& loop);
 
+  /// Whether requests reach the medium; those of a drive that is inactive fail with EPERM. Any
+  /// thread; drives are active at first.
+  bool active() const noexcept { return active_.load(std::memory_order_relaxed); }
+  void set_active(bool on) noexcept { active_.store(on, std::memory_order_relaxed); }
   /// Whether the guest must flush for what it wrote to be durable. Any thread.
   bool write_cache() const noexcept { return write_cache_.load(std::memory_order_relaxed); }
   void set_write_cache(bool on) noexcept { write_cache_.store(on, std::memory_order_relaxed); }
@@ -125,6 +129,7 @@ class Drive {
   const ErrorSink errors_;
   std::optional<DriveUser> user_;
   std::uint32_t block_size_ = 512;  // the user's
+  std::atomic<bool> active_ = true;
   std::atomic<bool> write_cache_ = true;
   std::atomic<bool> tray_locked_ = false;
   std::shared_ptr<object::Throttle> throttle_;

@@ -139,7 +139,8 @@ NodeInfo FileDevice::info() const {
 // what is around it, in an order with all others. The page cache does that; so such a guest gets
 // it.
 Status FileDevice::PrepareFor(std::uint32_t block_size, bool share_write) {
-  HF_TRY_STATUS(Lock(share_write));
+  if (active_) HF_TRY_STATUS(Lock(share_write));
+  share_write_ = share_write;
   if (!options_.direct || block_size >= offset_alignment_) return {};
   const int flags = ::fcntl(fd_.get(), F_GETFL);
   if (flags < 0 || ::fcntl(fd_.get(), F_SETFL, flags & ~O_DIRECT) != 0) {
@@ -155,7 +156,25 @@ Status FileDevice::PrepareFor(std::uint32_t block_size, bool share_write) {
 }
 
 void FileDevice::Release() noexcept {
+  share_write_.reset();
   if (options_.locking != object::OnOffAuto::kOff) UnlockImage(fd_.get());
+}
+
+void FileDevice::Inactivate() noexcept {
+  active_ = false;
+  if (options_.locking != object::OnOffAuto::kOff) UnlockImage(fd_.get());
+}
+
+// Whoever had the image until now may have made it longer.
+Status FileDevice::Activate() {
+  if (active_) return {};
+  if (share_write_) HF_TRY_STATUS(Lock(*share_write_));
+  if (Status learnt = LearnSize(); !learnt) {
+    if (options_.locking != object::OnOffAuto::kOff) UnlockImage(fd_.get());
+    return learnt;
+  }
+  active_ = true;
+  return {};
 }
 
 Status FileDevice::Resize(std::uint64_t bytes) {

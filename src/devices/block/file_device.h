@@ -50,6 +50,8 @@ class FileDevice final : public BlockDevice {
   NodeInfo info() const override;
   Status PrepareFor(std::uint32_t block_size, bool share_write) override;
   void Release() noexcept override;
+  void Inactivate() noexcept override;
+  Status Activate() override;
   Status Resize(std::uint64_t bytes) override;
   Result<std::unique_ptr<Submitter>> MakeSubmitter(EventLoop& loop) override;
 
@@ -79,6 +81,8 @@ class FileDevice final : public BlockDevice {
 
   FileOptions options_;
   UniqueFd fd_;
+  bool active_ = true;
+  std::optional<bool> share_write_;  // of the user, if there is one
   bool block_special_ = false;
   std::uint32_t block_size_ = 512;
   std::uint32_t memory_alignment_ = 1;
