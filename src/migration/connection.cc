@@ -200,7 +200,8 @@ Result<std::unique_ptr<Channel>> Connect(const Address& address, const ConnectOp
     HF_TRY(fd, Open(address, options.services, true));
   }
   HF_TRY(std::unique_ptr<Channel> channel, SocketChannel::Create(std::move(fd), Describe(address)));
-  return channel;
+  if (!tls.credentials) return channel;
+  return WrapTls(std::move(channel), tls, options.cancel);
 }
 
 Result<std::unique_ptr<Listener>> Listener::Listen(const Address& address,

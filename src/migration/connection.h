@@ -30,7 +30,7 @@ struct AddressServices {
 
 struct ConnectOptions {
   std::stop_token cancel = {};
-  /// For each address that a name has; a TLS handshake has as long again.
+  /// For each address that a name has.
   std::chrono::milliseconds timeout = std::chrono::seconds(30);
   TlsOptions tls = {};
   AddressServices services = {};

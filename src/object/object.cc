@@ -18,14 +18,17 @@
 #include "object/sw_protected_guest.h"
 #include "object/tdx_guest.h"
 #include "object/throttle_group.h"
+#include "object/tls_credentials.h"
 
 namespace holdfast::object {
 namespace {
 
-constexpr std::array kTypes = {&IoThread::kType,     &FileBackend::kType, &GuestMemfdBackend::kType,
-                               &MemfdBackend::kType, &RamBackend::kType,  &ShmBackend::kType,
-                               &RngBuiltin::kType,   &RngRandom::kType,   &SwProtectedGuest::kType,
-                               &SevSnpGuest::kType,  &TdxGuest::kType,    &ThrottleGroup::kType};
+constexpr std::array kTypes = {
+    &IoThread::kType,      &FileBackend::kType,    &GuestMemfdBackend::kType,
+    &MemfdBackend::kType,  &RamBackend::kType,     &ShmBackend::kType,
+    &RngBuiltin::kType,    &RngRandom::kType,      &SwProtectedGuest::kType,
+    &SevSnpGuest::kType,   &TdxGuest::kType,       &ThrottleGroup::kType,
+    &TlsSharedKeys::kType, &TlsCertificates::kType};
 
 // Object types of QEMU 11 (user creatable ones) that have no counterpart here yet.
 constexpr std::array<std::string_view, 39> kQemuTypes = {
