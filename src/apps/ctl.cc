@@ -114,6 +114,16 @@ constexpr Subcommand kSubcommands[] = {
      "diff file file [--json] lists the pages that differ\n"
      "restore file [--prefault] [-- option ...] starts holdfast as it was, from there on",
      RunCtlSnapshot},
+    {"clone",
+     {},
+     "snapshot -n count [--dir dir] [--mac] [--copy-disks] [--prefault] [-- option ...]",
+     "starts as many guests as it says from one snapshot, all of them or none\n"
+     "each has a folder clone-0, clone-1 ... in dir (.) with its control socket qmp.sock, "
+     "console.sock, pid and log; they share nothing that is written: --copy-disks copies disk "
+     "images (sharing blocks where the file system can), --mac gives network cards new addresses\n"
+     "an option of holdfast behind -- takes the place of the saved one of its name and id; %n in "
+     "it becomes the number of the clone",
+     RunCtlClone},
     {"help", {"--help", "-h"}, "", "displays this help", RunHelp},
     {"version", {"--version", "-V"}, "", "displays the version", RunVersion},
 };

@@ -52,5 +52,7 @@ CtlOutcome RunCtlQmp(CtlWords words);
 CtlOutcome RunCtlTop(CtlWords words);
 /// Takes snapshots of one, and works on their files.
 CtlOutcome RunCtlSnapshot(CtlWords words);
+/// Starts several guests from one.
+CtlOutcome RunCtlClone(CtlWords words);
 
 }  // namespace holdfast::apps

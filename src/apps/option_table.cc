@@ -336,7 +336,7 @@ constexpr OptionSpec kTable[] = {
      SwitchMachine<&machine::MachineConfig::no_shutdown>},
     {"incoming",
      {},
-     "file:path[,prefault=on|off][,bandwidth=size]",
+     "file:path[,prefault=on|off][,bandwidth=size][,new-mac=on|off]",
      kRun,
      "goes on where the machine stood that the snapshot is of, whose options are repeated here",
      ParseIncoming},

@@ -50,6 +50,7 @@ struct IncomingOptions {
   std::string path;
   bool prefault = false;
   std::uint64_t bandwidth = 0;  ///< bytes a second; 0: as fast as it goes
+  bool new_mac = false;         ///< network cards get addresses that the saved ones had not
 };
 
 /// What the command line asks for, checked and completed. Making it touches nothing: no file, no

@@ -28,6 +28,11 @@ constexpr Property<IncomingOptions> kIncomingProperties[] = {
       .default_text = "0",
       .description = "bytes a second that are read in the background; 0: as fast as it goes"},
      object::SetField<&IncomingOptions::bandwidth>},
+    {{.name = "new-mac",
+      .type = PropertyType::kBool,
+      .default_text = "off",
+      .description = "give network cards new addresses: the machine that was saved goes on, too"},
+     object::SetField<&IncomingOptions::new_mac>},
 };
 
 }  // namespace

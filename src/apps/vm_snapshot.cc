@@ -46,8 +46,11 @@ Status VirtualMachine::Restore() {
   }
   // A file says nothing of where the guest is now: whoever has its disks is heard first.
   HF_TRY_STATUS(block_graph_.Activate());
-  return snapshots_->Restore(
-      {.path = incoming.path, .prefault = incoming.prefault, .bandwidth = incoming.bandwidth});
+  HF_TRY_STATUS(snapshots_->Restore(
+      {.path = incoming.path, .prefault = incoming.prefault, .bandwidth = incoming.bandwidth}));
+  if (!incoming.new_mac) return {};
+  for (devices::net::Nic* const nic : network_.nics()) nic->SetMac(devices::net::RandomMac());
+  return {};
 }
 
 }  // namespace holdfast::apps

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <random>
 #include <utility>
 
 #include "devices/net/frame.h"
@@ -43,6 +44,17 @@ struct Overloaded : Ts... {
 std::string MacText(const MacAddress& mac) {
   return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", mac[0], mac[1], mac[2], mac[3],
                      mac[4], mac[5]);
+}
+
+MacAddress RandomMac() {
+  std::random_device random;
+  const std::uint32_t number = random();
+  return {0x52,
+          0x54,
+          static_cast<std::uint8_t>(number >> 24),
+          static_cast<std::uint8_t>(number >> 16),
+          static_cast<std::uint8_t>(number >> 8),
+          static_cast<std::uint8_t>(number)};
 }
 
 bool ReadMac(std::string_view text, MacAddress& mac) noexcept {

@@ -17,6 +17,7 @@ class FakeNic final : public Nic {
   const std::string& nic_name() const noexcept override { return name_; }
   std::string_view model() const noexcept override { return "virtio-net-pci"; }
   MacAddress mac() const override { return mac_; }
+  void SetMac(const MacAddress& mac) override { mac_ = mac; }
   NetBackend* backend() const noexcept override { return backend_; }
   bool link() const noexcept override { return backend_ != nullptr; }
   void SetLink(bool) override {}
@@ -26,7 +27,7 @@ class FakeNic final : public Nic {
 
  private:
   const std::string name_;
-  const MacAddress mac_;
+  MacAddress mac_;
   NetBackend* backend_;
 };
 

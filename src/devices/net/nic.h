@@ -15,6 +15,8 @@ using MacAddress = std::array<std::uint8_t, 6>;
 
 /// "52:54:00:12:34:56".
 std::string MacText(const MacAddress& mac);
+/// One of QEMU's kind (52:54:…) that nobody else has, by all chances.
+MacAddress RandomMac();
 /// Reads that form. @return whether `text` has it
 bool ReadMac(std::string_view text, MacAddress& mac) noexcept;
 
@@ -45,6 +47,9 @@ class Nic {
   virtual std::string_view model() const noexcept = 0;
   /// What it was given; the driver may have set another since.
   virtual MacAddress mac() const = 0;
+  /// Gives it another, in the middle of its work. The driver goes on with the one it has until it
+  /// looks again (Linux: when it is bound anew), and frames for that one still arrive.
+  virtual void SetMac(const MacAddress& mac) = 0;
   /// Null without one.
   virtual NetBackend* backend() const noexcept = 0;
   virtual bool link() const noexcept = 0;

@@ -61,6 +61,7 @@ VirtioNet::VirtioNet(EventLoop& loop, net::Network& network, net::NetBackend* ba
       network_(network),
       backend_(backend),
       config_(std::move(config)),
+      mac_(config_.mac),
       driver_mac_(config_.mac) {
   constexpr std::uint64_t kNeedBackend = net::kNetHostOffloads | net::kNetGuestOffloads;
   features_ = config_.features & (~kNeedBackend | (backend == nullptr ? 0 : backend->offloads()));
@@ -112,7 +113,7 @@ void VirtioNet::ReadConfig(std::uint64_t offset, std::span<std::byte> data) noex
 void VirtioNet::ResetFilter() {
   filter_ = {};
   filter_.promiscuous = true;  // until the driver says what it wants
-  filter_.main_mac = config_.mac;
+  filter_.main_mac = mac_;
   vlans_.assign(kVlans, false);
 }
 
@@ -216,7 +217,7 @@ void VirtioNet::Reset() noexcept {
   active_pairs_ = 0;
   ResetFilter();
   const MutexLock lock(mutex_);
-  driver_mac_ = config_.mac;
+  driver_mac_ = mac_;
   status_ &= static_cast<std::uint16_t>(~kStatusAnnounce);
 }
 
@@ -457,6 +458,17 @@ void VirtioNet::DropWaiting() {
   for (unsigned pair = 0; pair < active_pairs_; ++pair) {
     if (TxQueue(pair).ready()) Transmit(pair);
   }
+}
+
+// The filter stays: it is the driver's, and names the address that the driver still has.
+void VirtioNet::SetMac(const net::MacAddress& mac) {
+  mac_ = mac;
+  {
+    const MutexLock lock(mutex_);
+    driver_mac_ = mac;
+  }
+  if (transport_ == nullptr) return ResetFilter();
+  if (!Announce() && transport_->has(net::kNetStatus)) transport_->ConfigChanged();
 }
 
 bool VirtioNet::Announce() {

@@ -78,7 +78,8 @@ class VirtioNet final : public Device, public net::Nic {
 
   const std::string& nic_name() const noexcept override { return config_.name; }
   std::string_view model() const noexcept override { return "virtio-net-pci"; }
-  net::MacAddress mac() const override { return config_.mac; }
+  net::MacAddress mac() const override { return mac_; }
+  void SetMac(const net::MacAddress& mac) override HF_EXCLUDES(mutex_);
   net::NetBackend* backend() const noexcept override { return backend_; }
   bool link() const noexcept override {
     return link_ && backend_ != nullptr && backend_->available();
@@ -159,6 +160,7 @@ class VirtioNet final : public Device, public net::Nic {
   net::Network& network_;
   net::NetBackend* backend_;
   const Config config_;
+  net::MacAddress mac_;  // of the power-on state
   unsigned most_pairs_ = 1;
   std::uint64_t features_ = 0;              // constant
   std::uint64_t refused_ = 0;               // constant

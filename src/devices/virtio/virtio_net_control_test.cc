@@ -132,6 +132,27 @@ TEST_F(VirtioNetControlTest, AnnouncesItselfWithTheDriversHelp) {
   EXPECT_FALSE(card_->Announce());
 }
 
+TEST_F(VirtioNetControlTest, ANewAddressIsToldAndTheDriversOwnStillWorks) {
+  Make();
+  ASSERT_EQ(Control({kControlRx, kRxPromiscuous, 0}), kControlOk);
+  const net::MacAddress mac = {0x52, 0x54, 1, 2, 3, 4};
+  card_->SetMac(mac);
+  EXPECT_EQ(driver_->config_changes(), 1U);
+  Bytes told(8);
+  card_->ReadConfig(0, told);
+  EXPECT_TRUE(std::ranges::equal(std::span(told).first(6), std::as_bytes(std::span(mac))));
+  EXPECT_EQ(told[6], std::byte{3}) << "the driver is asked to announce itself";
+  const Buffer buffer = GiveBuffer(2000);
+  backend_->Arrive(0, Frame(60, {0x52, 0x54, 0, 0x12, 0x34, 0x56}));
+  EXPECT_EQ(TakeFrame(buffer).size(), kHeaderSize + 60);
+  // A driver that starts anew has the new one, also in its filter.
+  driver_->Stop();
+  card_->ReadConfig(0, told);
+  EXPECT_TRUE(std::ranges::equal(std::span(told).first(6), std::as_bytes(std::span(mac))));
+  EXPECT_EQ(card_->mac(), mac);
+  EXPECT_EQ(card_->rx_filter().main_mac, mac);
+}
+
 TEST_F(VirtioNetControlTest, TellsOnceThatTheFilterChanged) {
   Make();
   for (int i = 0; i < 3; ++i) ASSERT_EQ(Control({kControlRx, kRxAllMulticast, 1}), kControlOk);
