@@ -63,17 +63,31 @@ void Extents(std::span<const std::byte> input) {
   }
 }
 
+void Parts(std::span<const std::byte> input) {
+  constexpr std::uint64_t kBlock = 2 * kSnapshotPart + kPageSize;
+  const auto parts = DecodeParts(input, kBlock, {.file_size = kFileSize});
+  if (!parts) return;
+  Require(parts->size() == 3);
+  for (const FilePiece& part : *parts) {
+    Require(part.size == 0 || (part.offset <= kFileSize && part.size <= kFileSize - part.offset));
+    Require(part.size % kExtentSize == 0 && part.size <= kSnapshotPart / kPageSize * kExtentSize);
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   const auto input = std::as_bytes(std::span(data, size)).subspan(1);
-  switch (data[0] % 3) {
+  switch (data[0] % 4) {
     case 0:
       Header(input);
       break;
     case 1:
       Directory(input);
+      break;
+    case 3:
+      Parts(input);
       break;
     default:
       Extents(input);

@@ -342,6 +342,7 @@ void SaveSnapshot(const std::filesystem::path& folder) {
                   .kind = Extent::Kind::kZstd,
                   .file_offset = 5000,
                   .stored = 77}}));
+  save("parts", 3, EncodeParts(std::array<FilePiece, 3>{piece, FilePiece{}, piece}));
 }
 
 }  // namespace

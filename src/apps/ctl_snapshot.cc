@@ -155,7 +155,7 @@ Result<std::string> Load(CtlWords words) {
   return std::string();
 }
 
-Json InfoJson(const SnapshotChain& chain) {
+Json InfoJson(const SnapshotChain& chain, std::uint64_t stored) {
   const auto& directory = chain.newest().directory();
   Json json = {{"file", chain.newest().path()},
                {"id", migration::ToString(chain.newest().header().id)},
@@ -165,7 +165,7 @@ Json InfoJson(const SnapshotChain& chain) {
                {"running", directory.running},
                {"command-line", directory.command_line},
                {"size", chain.newest().header().file_size},
-               {"memory-stored", chain.newest().stored()}};
+               {"memory-stored", stored}};
   json["parents"] = Json::array();
   for (std::size_t i = 1; i < chain.files().size(); ++i)
     json["parents"].push_back(chain.files()[i].path());
@@ -186,8 +186,9 @@ Result<std::string> Info(CtlWords words) {
   HF_TRY(const CtlArguments arguments, ReadCtlArguments(words, kOptions, 1, kInfo));
   if (arguments.words.empty()) return Fail(Missing("file", kInfo));
   HF_TRY(const SnapshotChain chain, SnapshotChain::Open(arguments.words[0]));
+  HF_TRY(const std::uint64_t stored, chain.newest().Stored());
   if (arguments.Has("--json")) {
-    return InfoJson(chain).dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+    return InfoJson(chain, stored).dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
   }
   const auto& file = chain.newest();
   const auto& directory = file.directory();
@@ -195,7 +196,7 @@ Result<std::string> Info(CtlWords words) {
                                  migration::ToString(file.header().id), directory.creator);
   text += fmt::format("  {}, the guest {}; {} of memory in a file of {}\n",
                       directory.name.empty() ? "no name" : directory.name,
-                      directory.running ? "ran" : "stood", FormatSize(file.stored()),
+                      directory.running ? "ran" : "stood", FormatSize(stored),
                       FormatSize(file.header().file_size));
   for (std::size_t i = 1; i < chain.files().size(); ++i)
     text += fmt::format("  on top of {}\n", chain.files()[i].path());

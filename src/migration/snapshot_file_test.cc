@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <random>
@@ -124,7 +125,7 @@ TEST_F(SnapshotFileTest, ZeroPagesTakeNoSpace) {
   Memory memory(kSize);
   Scribble(memory, 20);
   Write(PathOf("a"), memory);
-  EXPECT_EQ(SnapshotFile::Open(PathOf("a")).value().stored(), kPageSize);
+  EXPECT_EQ(SnapshotFile::Open(PathOf("a")).value().Stored().value(), kPageSize);
   const SnapshotChain chain = SnapshotChain::Open(PathOf("a")).value();
   EXPECT_FALSE(chain.HasChunk(0, 0));
   EXPECT_TRUE(chain.HasChunk(0, kSnapshotChunk));
@@ -133,7 +134,7 @@ TEST_F(SnapshotFileTest, ZeroPagesTakeNoSpace) {
 TEST_F(SnapshotFileTest, CompressibleMemoryIsSmallerWithZstd) {
   const Memory memory(kSize, std::byte{0x5a});
   Write(PathOf("a"), memory, true);
-  EXPECT_LT(SnapshotFile::Open(PathOf("a")).value().stored(), kSize / 50);
+  EXPECT_LT(SnapshotFile::Open(PathOf("a")).value().Stored().value(), kSize / 50);
   EXPECT_EQ(ReadAll(PathOf("a")).value(), memory);
 }
 
@@ -251,6 +252,7 @@ TEST_F(SnapshotFileTest, AFileThatCannotGrowIsAnErrorAndTheOldOneStays) {
 // Every byte of what is not memory, and thousands anywhere: refused, or of no consequence; never
 // another memory than the one that was saved.
 TEST_F(SnapshotFileTest, NoDamageIsEverReadAsSomethingElse) {
+  const int random_flips = std::getenv("HOLDFAST_TEST_LONG") != nullptr ? 10000 : 500;
   for (const bool zstd : {false, true}) {
     const Memory memory = Contents(4);
     Write(PathOf("a"), memory, zstd);
@@ -262,7 +264,7 @@ TEST_F(SnapshotFileTest, NoDamageIsEverReadAsSomethingElse) {
     for (std::size_t at = 0; at < 96; ++at) places.push_back(at);
     for (std::size_t at = file.header().directory_offset; at < bytes.size(); ++at)
       places.push_back(at);
-    for (int i = 0; i < 500; ++i) places.push_back(random_() % bytes.size());
+    for (int i = 0; i < random_flips; ++i) places.push_back(random_() % bytes.size());
     const UniqueFd fd(::open(PathOf("a").c_str(), O_RDWR | O_CLOEXEC));
     ASSERT_TRUE(fd.valid());
     int refused = 0;
@@ -280,6 +282,46 @@ TEST_F(SnapshotFileTest, NoDamageIsEverReadAsSomethingElse) {
     }
     EXPECT_GT(refused, static_cast<int>(places.size()) * 3 / 4);
   }
+}
+
+// A restore reads the tables of the memory that it needs, so that damage elsewhere is found there.
+TEST_F(SnapshotFileTest, ADamagedTableIsFoundWhereItsMemoryIsRead) {
+  constexpr std::uint64_t kLarge = 2 * kSnapshotPart + kPageSize;
+  const Memory chunk(kSnapshotChunk, std::byte{7});
+  auto writer = SnapshotWriter::Create({.path = PathOf("a")}, {{"pc.ram", kLarge}}).value();
+  ASSERT_TRUE(writer->WriteChunk(0, 0, chunk, ~0U));
+  ASSERT_TRUE(writer->WriteChunk(0, 2 * kSnapshotPart, std::span(chunk).first(kPageSize), 1));
+  Finish(*writer);
+  std::uint64_t table = 0;  // of the last part: in front of the table of parts
+  {
+    const SnapshotChain chain = SnapshotChain::Open(PathOf("a")).value();
+    table = chain.blocks()[0].layers[0].offset - kExtentSize;
+    EXPECT_EQ(chain.Chunks().size(), 2U);
+    EXPECT_FALSE(chain.HasChunk(0, kSnapshotPart));
+  }
+  const UniqueFd fd(::open(PathOf("a").c_str(), O_RDWR | O_CLOEXEC));
+  char byte = 0;
+  ASSERT_EQ(::pread(fd.get(), &byte, 1, static_cast<off_t>(table)), 1);
+  const char flipped = static_cast<char>(byte ^ 1);
+  ASSERT_EQ(::pwrite(fd.get(), &flipped, 1, static_cast<off_t>(table)), 1);
+
+  const SnapshotChain chain = SnapshotChain::Open(PathOf("a")).value();
+  Memory read(kSnapshotChunk);
+  EXPECT_TRUE(chain.ReadChunk(0, 0, read));
+  EXPECT_EQ(read, chunk);
+  EXPECT_TRUE(chain.ReadChunk(0, kSnapshotPart, read));
+  EXPECT_EQ(read, Memory(kSnapshotChunk));
+  EXPECT_TRUE(chain.HasChunk(0, 2 * kSnapshotPart)) << "nothing is taken for zero";
+  const auto page = std::span(read).first(kPageSize);
+  const Status refused = chain.ReadChunk(0, 2 * kSnapshotPart, page);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message(), HasSubstr(PathOf("a")));
+  EXPECT_THAT(refused.error().message(), HasSubstr("at 0x2000000"));
+  EXPECT_THAT(refused.error().message(), HasSubstr("its table"));
+  EXPECT_FALSE(chain.newest().Stored());
+  // A failed read is not remembered.
+  ASSERT_EQ(::pwrite(fd.get(), &byte, 1, static_cast<off_t>(table)), 1);
+  EXPECT_TRUE(chain.ReadChunk(0, 2 * kSnapshotPart, page));
 }
 
 TEST_F(SnapshotFileTest, AFileCutShortAnywhereIsRefused) {

@@ -70,11 +70,11 @@ void VisitDirectory(state::Fields& fields, SnapshotDirectory& directory) {
   });
 }
 
-std::string_view WrongExtent(const Extent& extent, std::uint64_t previous_end,
-                             std::uint64_t block_size, const SnapshotHeader& header) {
+std::string_view WrongExtent(const Extent& extent, std::uint64_t previous_end, std::uint64_t limit,
+                             const SnapshotHeader& header) {
   if (extent.length == 0 || !IsPageAligned(extent.offset) || !IsPageAligned(extent.length))
     return "is not whole pages";
-  if (extent.offset >= block_size || extent.length > block_size - extent.offset)
+  if (extent.offset >= limit || extent.length > limit - extent.offset)
     return "lies outside its block";
   if (extent.offset % kSnapshotChunk + extent.length > kSnapshotChunk)
     return "crosses the end of a chunk";
@@ -184,7 +184,8 @@ Result<SnapshotDirectory> DecodeDirectory(std::span<const std::byte> bytes,
     }
     for (const FilePiece& layer : block.layers) {
       HF_TRY_STATUS(check(layer, fmt::format("a table of its memory '{}'", block.id)));
-      if (layer.size % kExtentSize != 0) {
+      const bool parts = (header.features & kSnapshotParts) != 0;
+      if (layer.size % (parts ? kPartSize : kExtentSize) != 0) {
         return Fail(Errc::kMalformed,
                     fmt::format("a table of its memory '{}' is cut short", block.id));
       }
@@ -208,11 +209,11 @@ std::vector<std::byte> EncodeExtents(std::span<const Extent> extents) {
   return bytes;
 }
 
-Result<std::vector<Extent>> DecodeExtents(std::span<const std::byte> bytes,
-                                          std::uint64_t block_size, const SnapshotHeader& header) {
+Result<std::vector<Extent>> DecodeExtents(std::span<const std::byte> bytes, std::uint64_t end,
+                                          const SnapshotHeader& header, std::uint64_t begin) {
   std::vector<Extent> extents;
   extents.reserve(bytes.size() / kExtentSize);
-  std::uint64_t previous_end = 0;
+  std::uint64_t previous_end = begin;
   for (std::size_t at = 0; at + kExtentSize <= bytes.size(); at += kExtentSize) {
     Extent extent;
     extent.offset = Get<std::uint64_t>(bytes, at);
@@ -221,7 +222,7 @@ Result<std::vector<Extent>> DecodeExtents(std::span<const std::byte> bytes,
     extent.file_offset = Get<std::uint64_t>(bytes, at + 16);
     extent.stored = Get<std::uint32_t>(bytes, at + 24);
     extent.hash = Get<std::uint64_t>(bytes, at + 32);
-    const std::string_view wrong = WrongExtent(extent, previous_end, block_size, header);
+    const std::string_view wrong = WrongExtent(extent, previous_end, end, header);
     if (!wrong.empty()) {
       return Fail(Errc::kMalformed,
                   fmt::format("the extent of memory at {:#x} {}", extent.offset, wrong));
@@ -230,6 +231,44 @@ Result<std::vector<Extent>> DecodeExtents(std::span<const std::byte> bytes,
     extents.push_back(extent);
   }
   return extents;
+}
+
+std::vector<std::byte> EncodeParts(std::span<const FilePiece> parts) {
+  std::vector<std::byte> bytes(parts.size() * kPartSize);
+  std::size_t at = 0;
+  for (const FilePiece& part : parts) {
+    Put(bytes, at, part.offset);
+    Put(bytes, at + 8, part.size);
+    Put(bytes, at + 16, part.hash);
+    at += kPartSize;
+  }
+  return bytes;
+}
+
+Result<std::vector<FilePiece>> DecodeParts(std::span<const std::byte> bytes,
+                                           std::uint64_t block_size, const SnapshotHeader& header) {
+  // An extent for each page is the most that a part can have.
+  constexpr std::uint64_t kMostBytes = kSnapshotPart / kPageSize * kExtentSize;
+  const std::uint64_t count = block_size / kSnapshotPart + (block_size % kSnapshotPart != 0);
+  if (bytes.size() / kPartSize != count || bytes.size() % kPartSize != 0) {
+    return Fail(Errc::kMalformed, fmt::format("a table of memory has {} parts and should have {}",
+                                              bytes.size() / kPartSize, count));
+  }
+  std::vector<FilePiece> parts;
+  parts.reserve(count);
+  for (std::size_t at = 0; at < bytes.size(); at += kPartSize) {
+    const FilePiece part{.offset = Get<std::uint64_t>(bytes, at),
+                         .size = Get<std::uint64_t>(bytes, at + 8),
+                         .hash = Get<std::uint64_t>(bytes, at + 16)};
+    if (part.size % kExtentSize != 0 || part.size > kMostBytes ||
+        (part.size != 0 && !Inside(part.offset, part.size, header.file_size))) {
+      return Fail(Errc::kMalformed,
+                  fmt::format("the part of a table for memory from {:#x} on cannot be",
+                              at / kPartSize * kSnapshotPart));
+    }
+    parts.push_back(part);
+  }
+  return parts;
 }
 
 }  // namespace holdfast::migration

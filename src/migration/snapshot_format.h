@@ -28,10 +28,11 @@ std::string ToString(const SnapshotId& id);
 
 /// Bits of SnapshotHeader::features: what a reader must know to read the file at all.
 enum SnapshotFeature : std::uint64_t {
-  kSnapshotDiff = 1U << 0,  ///< has a parent; pages that no extent has are the parent's
-  kSnapshotZstd = 1U << 1,  ///< some extents are compressed
+  kSnapshotDiff = 1U << 0,   ///< has a parent; pages that no extent has are the parent's
+  kSnapshotZstd = 1U << 1,   ///< some extents are compressed
+  kSnapshotParts = 1U << 2,  ///< tables of extents are in parts, each with a checksum of its own
 };
-inline constexpr std::uint64_t kSnapshotFeatures = kSnapshotDiff | kSnapshotZstd;
+inline constexpr std::uint64_t kSnapshotFeatures = kSnapshotDiff | kSnapshotZstd | kSnapshotParts;
 
 struct SnapshotHeader {
   std::uint64_t features = 0;
@@ -71,6 +72,7 @@ struct BlockEntry {
   std::uint64_t size = 0;  ///< bytes
   /// Tables of extents, from the oldest to the newest; a later one hides what an earlier one says
   /// of the same page. A live snapshot has two: its memory, and what was written meanwhile.
+  /// With kSnapshotParts they are tables of parts.
   std::vector<FilePiece> layers = {};
 };
 
@@ -110,10 +112,25 @@ struct Extent {
 /// Bytes of an extent in its table.
 inline constexpr std::size_t kExtentSize = 40;
 std::vector<std::byte> EncodeExtents(std::span<const Extent> extents);
-/// @param bytes  a table whose checksum was right
+/// @param bytes  a table, or part of one, whose checksum was right
+/// @param end  all extents lie below it in the block: its size, or the end of the part
+/// @param begin  all extents lie above it: where the part begins
 /// @return kMalformed for extents that overlap, are out of order, cross a chunk's end, or lie
-///         outside the block or the file
-Result<std::vector<Extent>> DecodeExtents(std::span<const std::byte> bytes,
-                                          std::uint64_t block_size, const SnapshotHeader& header);
+///         outside these limits or the file
+Result<std::vector<Extent>> DecodeExtents(std::span<const std::byte> bytes, std::uint64_t end,
+                                          const SnapshotHeader& header, std::uint64_t begin = 0);
+
+/// So much of a block is in each part of a table of extents, so that a restore reads the tables of
+/// the memory that it needs and no others.
+inline constexpr std::uint64_t kSnapshotPart = 16 * 1024 * 1024;
+/// Bytes of a part in the table of parts.
+inline constexpr std::size_t kPartSize = 24;
+/// @param parts  one for each kSnapshotPart of the block; of size 0 where there are no extents
+std::vector<std::byte> EncodeParts(std::span<const FilePiece> parts);
+/// @param bytes  a table of parts whose checksum was right
+/// @return kMalformed for another number of parts than the block needs, for parts that hold more
+///         than extents for each page, or lie outside the file
+Result<std::vector<FilePiece>> DecodeParts(std::span<const std::byte> bytes,
+                                           std::uint64_t block_size, const SnapshotHeader& header);
 
 }  // namespace holdfast::migration

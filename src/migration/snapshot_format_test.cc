@@ -108,6 +108,40 @@ TEST(SnapshotFormat, ExtentsThatCannotBeAreRefused) {
   EXPECT_THAT(twice.error().message(), HasSubstr("out of order"));
 }
 
+TEST(SnapshotFormat, ExtentsOfAPartLieInIt) {
+  const Extent extent{.offset = kSnapshotPart, .length = kPageSize, .kind = Extent::Kind::kZero};
+  const auto bytes = EncodeExtents(std::array{extent});
+  EXPECT_TRUE(DecodeExtents(bytes, 2 * kSnapshotPart, Header(), kSnapshotPart));
+  EXPECT_FALSE(DecodeExtents(bytes, kSnapshotPart, Header()));
+  EXPECT_FALSE(DecodeExtents(bytes, 3 * kSnapshotPart, Header(), 2 * kSnapshotPart));
+}
+
+TEST(SnapshotFormat, PartsThatCannotBeAreRefused) {
+  constexpr std::uint64_t kBlock = kSnapshotPart + kPageSize;  // two parts, one of them short
+  const FilePiece good{kSnapshotHeaderSize, 5 * kExtentSize, 7};
+  const auto decoded = DecodeParts(EncodeParts(std::array{good, FilePiece{}}), kBlock, Header());
+  ASSERT_TRUE(decoded);
+  EXPECT_EQ(decoded->at(0).offset, good.offset);
+  EXPECT_EQ(decoded->at(0).size, good.size);
+  EXPECT_EQ(decoded->at(0).hash, good.hash);
+  EXPECT_EQ(decoded->at(1).size, 0U);
+  EXPECT_FALSE(DecodeParts(EncodeParts(std::array{good}), kBlock, Header()));
+  EXPECT_FALSE(DecodeParts(EncodeParts(std::array{good, good, good}), kBlock, Header()));
+  EXPECT_FALSE(DecodeParts(EncodeParts(std::array{good}), ~0ULL - kPageSize + 1, Header()));
+  const FilePiece wrong[] = {
+      {kSnapshotHeaderSize, kExtentSize + 1, 0},
+      {kSnapshotHeaderSize, (kSnapshotPart / kPageSize + 1) * kExtentSize, 0},
+      {0, kExtentSize, 0},
+      {kFile, kExtentSize, 0},
+      {~0ULL, kExtentSize, 0},
+  };
+  for (const FilePiece& piece : wrong) {
+    const auto refused = DecodeParts(EncodeParts(std::array{good, piece}), kBlock, Header());
+    ASSERT_FALSE(refused) << piece.offset << " " << piece.size;
+    EXPECT_THAT(refused.error().message(), HasSubstr("from 0x1000000 on cannot be"));
+  }
+}
+
 TEST(SnapshotFormat, ADirectoryKeepsAllItHas) {
   const SnapshotDirectory directory{
       .creator = "holdfast 9",

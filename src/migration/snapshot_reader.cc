@@ -25,8 +25,7 @@ std::string NextTo(const std::string& path, const std::string& name) {
 }
 
 // The first extent that ends behind `offset`.
-std::vector<Extent>::const_iterator FirstAt(const std::vector<Extent>& extents,
-                                            std::uint64_t offset) {
+std::span<const Extent>::iterator FirstAt(std::span<const Extent> extents, std::uint64_t offset) {
   return std::ranges::upper_bound(extents, offset, {}, &Extent::end);
 }
 
@@ -56,13 +55,62 @@ Status SnapshotFile::Load() {
   for (const BlockEntry& block : directory_.blocks) {
     auto& layers = layers_.emplace_back();
     for (const FilePiece& piece : block.layers) {
-      HF_TRY(const std::vector<std::byte> table,
-             ReadPiece(piece, fmt::format("a table of its memory '{}'", block.id)));
-      HF_TRY(std::vector<Extent> extents, DecodeExtents(table, block.size, header_));
-      layers.push_back(std::move(extents));
+      HF_TRY(std::unique_ptr<Table> table, OpenTable(block, piece));
+      layers.push_back(std::move(table));
     }
   }
   return {};
+}
+
+Result<std::unique_ptr<SnapshotFile::Table>> SnapshotFile::OpenTable(const BlockEntry& block,
+                                                                     const FilePiece& piece) {
+  // Tables that share bytes would take more memory than there is file.
+  const auto count = [this](std::uint64_t size) {
+    tables_ += size;
+    if (tables_ <= header_.file_size) return Status();
+    return Status(Fail(Errc::kMalformed, "its tables of memory overlap"));
+  };
+  HF_TRY_STATUS(count(piece.size));
+  HF_TRY(const std::vector<std::byte> bytes,
+         ReadPiece(piece, fmt::format("a table of its memory '{}'", block.id)));
+  auto table = std::make_unique<Table>();
+  const MutexLock lock(table->mutex);
+  if ((header_.features & kSnapshotParts) != 0) {
+    table->part_size = kSnapshotPart;
+    HF_TRY(table->parts, DecodeParts(bytes, block.size, header_));
+    for (const FilePiece& part : table->parts) HF_TRY_STATUS(count(part.size));
+    table->extents.resize(table->parts.size());
+    return table;
+  }
+  // As the first release wrote it: all in one.
+  HF_TRY(std::vector<Extent> extents, DecodeExtents(bytes, block.size, header_));
+  table->part_size = block.size;
+  table->parts.push_back(piece);
+  table->extents.push_back(std::make_unique<const std::vector<Extent>>(std::move(extents)));
+  return table;
+}
+
+Result<std::span<const Extent>> SnapshotFile::Extents(std::size_t block, std::size_t layer,
+                                                      std::uint64_t offset) const {
+  Table& table = *layers_[block][layer];
+  const std::size_t part = offset / table.part_size;
+  const FilePiece& piece = table.parts[part];
+  if (piece.size == 0) return std::span<const Extent>();
+  {
+    const MutexLock lock(table.mutex);
+    if (table.extents[part] != nullptr) return std::span(*table.extents[part]);
+  }
+  // Without the lock: who needs another part need not wait. Two may read the same one.
+  const BlockEntry& entry = directory_.blocks[block];
+  const std::uint64_t begin = part * table.part_size;
+  const std::uint64_t end = begin + std::min(table.part_size, entry.size - begin);
+  HF_TRY(const std::vector<std::byte> bytes,
+         ReadPiece(piece, fmt::format("its table of the memory from {:#x} on", begin)));
+  HF_TRY(std::vector<Extent> extents, DecodeExtents(bytes, end, header_, begin));
+  const MutexLock lock(table.mutex);
+  auto& known = table.extents[part];
+  if (known == nullptr) known = std::make_unique<const std::vector<Extent>>(std::move(extents));
+  return std::span(*known);
 }
 
 Status SnapshotFile::ReadAt(std::span<std::byte> to, std::uint64_t offset) const {
@@ -119,11 +167,19 @@ Status SnapshotFile::ReadExtent(const Extent& extent, std::span<std::byte> to) c
   return {};
 }
 
-std::uint64_t SnapshotFile::stored() const noexcept {
+Result<std::uint64_t> SnapshotFile::Stored() const {
   std::uint64_t bytes = 0;
-  for (const auto& block : layers_) {
-    for (const auto& layer : block) {
-      for (const Extent& extent : layer) bytes += extent.stored;
+  for (std::size_t block = 0; block < layers_.size(); ++block) {
+    for (std::size_t layer = 0; layer < layers_[block].size(); ++layer) {
+      const Table& table = *layers_[block][layer];
+      for (std::size_t part = 0; part < table.parts.size(); ++part) {
+        auto extents = Extents(block, layer, part * table.part_size);
+        if (!extents) {
+          return Fail(std::move(extents).error().Wrap(
+              fmt::format("the snapshot '{}', memory '{}'", path_, directory_.blocks[block].id)));
+        }
+        for (const Extent& extent : *extents) bytes += extent.stored;
+      }
     }
   }
   return bytes;
@@ -170,10 +226,8 @@ SnapshotChain::SnapshotChain(std::vector<SnapshotFile> files) : files_(std::move
   layers_.resize(blocks().size());
   for (std::size_t block = 0; block < layers_.size(); ++block) {
     for (std::size_t file = 0; file < files_.size(); ++file) {
-      const auto& layers = files_[file].layers(block);
-      for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
-        if (!layer->empty()) layers_[block].push_back({&*layer, file});
-      }
+      for (std::size_t layer = files_[file].layers(block); layer-- > 0;)
+        layers_[block].push_back({file, layer});
     }
   }
 }
@@ -187,8 +241,10 @@ std::optional<std::size_t> SnapshotChain::FindBlock(std::string_view id) const n
 
 bool SnapshotChain::HasChunk(std::size_t block, std::uint64_t offset) const noexcept {
   return std::ranges::any_of(layers_[block], [&](const Layer& layer) {
-    const auto extent = FirstAt(*layer.extents, offset);
-    return extent != layer.extents->end() && extent->offset < offset + kSnapshotChunk;
+    const auto extents = files_[layer.file].Extents(block, layer.layer, offset);
+    if (!extents) return true;
+    const auto extent = FirstAt(*extents, offset);
+    return extent != extents->end() && extent->offset < offset + kSnapshotChunk;
   });
 }
 
@@ -210,8 +266,14 @@ Status SnapshotChain::ReadChunk(std::size_t block, std::uint64_t offset, std::sp
   // From the newest layer on: each page is taken where it is found first.
   for (const Layer& layer : layers_[block]) {
     if (missing == 0) break;
-    for (auto extent = FirstAt(*layer.extents, offset);
-         extent != layer.extents->end() && extent->offset < offset + to.size(); ++extent) {
+    const SnapshotFile& file = files_[layer.file];
+    auto extents = file.Extents(block, layer.layer, offset);
+    if (!extents) {
+      return Fail(std::move(extents).error().Wrap(fmt::format(
+          "the snapshot '{}', memory '{}' at {:#x}", file.path(), blocks()[block].id, offset)));
+    }
+    for (auto extent = FirstAt(*extents, offset);
+         extent != extents->end() && extent->offset < offset + to.size(); ++extent) {
       const std::size_t first = (extent->offset - offset) / kPageSize;
       const std::size_t count = extent->length / kPageSize;
       if (extent->end() > offset + to.size()) continue;  // of a block's last, shorter chunk
@@ -224,7 +286,6 @@ Status SnapshotChain::ReadChunk(std::size_t block, std::uint64_t offset, std::sp
       const bool whole = (missing & pages) == pages;
       const auto target = whole ? to.subspan(first * kPageSize, extent->length)
                                 : std::span(buffer).first(extent->length);
-      const SnapshotFile& file = files_[layer.file];
       if (auto read = file.ReadExtent(*extent, target); !read) {
         return Fail(std::move(read).error().Wrap(
             fmt::format("the snapshot '{}', memory '{}' at {:#x}", file.path(), blocks()[block].id,

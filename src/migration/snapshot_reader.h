@@ -13,11 +13,14 @@
 #include <holdfast/unique_fd.h>
 
 #include "base/state.h"
+#include "base/thread_annotations.h"
 #include "migration/snapshot_format.h"
 
 namespace holdfast::migration {
 
-/// One snapshot file, its header, directory and tables checked. Memory is checked as it is read.
+/// One snapshot file, its header and directory checked. Tables of extents in parts, and memory, are
+/// read and checked when they are first needed, so that opening a file takes the same time whatever
+/// the size of the memory.
 ///
 /// Thread-safety: const functions on any thread.
 class SnapshotFile {
@@ -29,29 +32,41 @@ class SnapshotFile {
   const std::string& path() const noexcept { return path_; }
   const SnapshotHeader& header() const noexcept { return header_; }
   const SnapshotDirectory& directory() const noexcept { return directory_; }
-  /// The extents of a block, a list for each of its layers.
-  const std::vector<std::vector<Extent>>& layers(std::size_t block) const noexcept {
-    return layers_[block];
-  }
+  /// How many layers of extents a block has, from the oldest to the newest.
+  std::size_t layers(std::size_t block) const noexcept { return layers_[block].size(); }
+  /// Extents of a layer, in order: all those of the chunk at `offset`, and others around them.
+  /// @return kMalformed for a table that is damaged; the failed read. Another call tries again.
+  Result<std::span<const Extent>> Extents(std::size_t block, std::size_t layer,
+                                          std::uint64_t offset) const;
   /// Reads all sections. @return kMalformed naming the damaged one
   Result<std::vector<state::SavedSection>> ReadSections() const;
   /// Reads an extent's pages into `to`, which has its length.
   /// @return kMalformed if the file holds something else than was written; the failed read
   Status ReadExtent(const Extent& extent, std::span<std::byte> to) const;
-  /// Bytes of memory in the file.
-  std::uint64_t stored() const noexcept;
+  /// Bytes of memory in the file. Reads all tables. @return as Extents()
+  Result<std::uint64_t> Stored() const;
 
  private:
+  // A layer's table.
+  struct Table {
+    std::uint64_t part_size = 0;  // bytes of the block that each part is about
+    std::vector<FilePiece> parts = {};
+    Mutex mutex = {};
+    // By part; what was once read stays as it is. Null: not read yet.
+    std::vector<std::unique_ptr<const std::vector<Extent>>> extents HF_GUARDED_BY(mutex) = {};
+  };
   SnapshotFile(std::string path, UniqueFd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
   Status Load();
+  Result<std::unique_ptr<Table>> OpenTable(const BlockEntry& block, const FilePiece& piece);
   Result<std::vector<std::byte>> ReadPiece(const FilePiece& piece, std::string_view what) const;
   Status ReadAt(std::span<std::byte> to, std::uint64_t offset) const;
 
   std::string path_;
   UniqueFd fd_;
   SnapshotHeader header_;
+  std::uint64_t tables_ = 0;  // bytes of all tables
   SnapshotDirectory directory_;
-  std::vector<std::vector<std::vector<Extent>>> layers_;  // by block, by layer
+  std::vector<std::vector<std::unique_ptr<Table>>> layers_;  // by block, by layer
 };
 
 /// A snapshot with all its parents: the memory as it was when the newest was taken.
@@ -71,7 +86,8 @@ class SnapshotChain {
   const std::vector<BlockEntry>& blocks() const noexcept { return newest().directory().blocks; }
   std::optional<std::size_t> FindBlock(std::string_view id) const noexcept;
 
-  /// Whether anything of the chunk is in a file: otherwise it is zero.
+  /// Whether anything of the chunk is in a file: otherwise it is zero. A chunk whose table cannot
+  /// be read counts as one that is, and ReadChunk() says what is wrong.
   bool HasChunk(std::size_t block, std::uint64_t offset) const noexcept;
   /// A piece of a block that ReadChunk() reads at once.
   struct Chunk {
@@ -90,10 +106,9 @@ class SnapshotChain {
                    bool skip_absent = false) const;
 
  private:
-  // One table of extents, and where it comes from.
   struct Layer {
-    const std::vector<Extent>* extents;
     std::size_t file;
+    std::size_t layer;  // of the file
   };
   explicit SnapshotChain(std::vector<SnapshotFile> files);
 

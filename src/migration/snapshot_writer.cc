@@ -67,6 +67,7 @@ SnapshotWriter::SnapshotWriter(Options options, std::vector<Block> blocks, Uniqu
       file_(std::move(file)),
       temporary_(std::move(temporary)),
       index_(blocks_.size()) {
+  header_.features = kSnapshotParts;
   if (options_.zstd) header_.features |= kSnapshotZstd;
   if (options_.parent) {
     header_.features |= kSnapshotDiff;
@@ -184,9 +185,20 @@ Result<FilePiece> SnapshotWriter::Append(std::span<const std::byte> bytes) {
 }
 
 Result<FilePiece> SnapshotWriter::AppendTable(const std::vector<Extents>& chunks) {
-  Extents all;
-  for (const Extents& extents : chunks) all.insert(all.end(), extents.begin(), extents.end());
-  return Append(EncodeExtents(all));
+  constexpr std::size_t kChunks = kSnapshotPart / kSnapshotChunk;
+  std::vector<FilePiece> parts;
+  for (std::size_t first = 0; first < chunks.size(); first += kChunks) {
+    Extents all;
+    const std::size_t count = std::min(kChunks, chunks.size() - first);
+    for (const Extents& extents : std::span(chunks).subspan(first, count))
+      all.insert(all.end(), extents.begin(), extents.end());
+    FilePiece part;
+    if (!all.empty()) {
+      HF_TRY(part, Append(EncodeExtents(all)));
+    }
+    parts.push_back(part);
+  }
+  return Append(EncodeParts(parts));
 }
 
 Status SnapshotWriter::Finish(SnapshotDirectory directory,
