@@ -129,7 +129,9 @@ class BlockConversion {
   static Result<ConversionOutcome> ConvertLocked(std::span<const Piece> pieces,
                                                  std::span<BlockConversion* const> blocks,
                                                  MemoryAttribute to);
-  Status Restore(const Piece& piece, MemoryAttribute to);
+  Result<ConversionOutcome> ConvertOne(std::uint64_t offset, std::uint64_t size,
+                                       MemoryAttribute to);
+  Status Restore(std::uint64_t offset, std::uint64_t size, MemoryAttribute to);
 
   const std::uint64_t size_;
   const std::unique_ptr<ConversionEngine> engine_;  // used under mutex_

@@ -44,9 +44,7 @@ class PageAttributes {
   std::optional<std::uint64_t> Find(std::uint64_t first, std::uint64_t count,
                                     MemoryAttribute wanted) const noexcept;
   /// Whether all of [first, first + count) has `attribute`.
-  bool All(std::uint64_t first, std::uint64_t count, MemoryAttribute attribute) const noexcept {
-    return !Find(first, count, Opposite(attribute));
-  }
+  bool All(std::uint64_t first, std::uint64_t count, MemoryAttribute attribute) const noexcept;
   /// Gives [first, first + count), which must be inside the block, `attribute`.
   /// @return how many pages had the other one
   std::uint64_t Set(std::uint64_t first, std::uint64_t count, MemoryAttribute attribute);

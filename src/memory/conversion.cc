@@ -4,6 +4,7 @@
 #include <holdfast/units.h>
 
 #include <algorithm>
+#include <deque>
 #include <limits>
 #include <vector>
 
@@ -14,6 +15,7 @@ namespace {
 
 // What Changing packs into a word; 16 TiB of 4 KiB pages.
 constexpr std::uint64_t kMaxPages = std::numeric_limits<std::uint32_t>::max();
+constexpr const char* kNotTakenBack = "a conversion failed half-way and could not be taken back";
 
 }  // namespace
 
@@ -29,9 +31,19 @@ std::string_view ToString(ConversionEngineKind kind) noexcept {
   return "attributes";
 }
 
-// One word, so that who reads it sees both ends of the same range.
+// While it lives, `word` says that [first, last] is being converted. One word, so that who reads it
+// sees both ends of the same range.
 class BlockConversion::Changing {
  public:
+  Changing(std::atomic<std::uint64_t>& word, std::uint64_t first, std::uint64_t last) noexcept
+      : word_(word) {
+    word_.store(Pack(first, last));
+  }
+  // Release: who finds that nothing changes sees the attributes as they are now.
+  ~Changing() { word_.store(kNothing, std::memory_order_release); }
+  Changing(const Changing&) = delete;
+  Changing& operator=(const Changing&) = delete;
+
   static constexpr std::uint64_t kNothing = 1ULL << 32;  // first 1, last 0
   static constexpr std::uint64_t Pack(std::uint64_t first, std::uint64_t last) noexcept {
     return first << 32 | last;
@@ -42,6 +54,9 @@ class BlockConversion::Changing {
     const std::uint64_t end = word & 0xffffffffU;
     return begin <= end && begin <= last && first <= end;
   }
+
+ private:
+  std::atomic<std::uint64_t>& word_;
 };
 
 BlockConversion::BlockConversion(std::uint64_t size, std::unique_ptr<ConversionEngine> engine,
@@ -87,18 +102,12 @@ Status BlockConversion::Check(const ConversionRequest& request) const {
 
 Result<ConversionOutcome> BlockConversion::Convert(const ConversionRequest& request) {
   HF_TRY_STATUS(Check(request));
-  const Piece piece{this, request.offset, request.size};
-  return ConvertAll({&piece, 1}, request.to);
+  return ConvertOne(request.offset, request.size, request.to);
 }
 
 Result<ConversionOutcome> BlockConversion::ConvertAll(std::span<const Piece> pieces,
                                                       MemoryAttribute to) {
-  // What guests ask for nearly always, without an allocation.
-  if (pieces.size() == 1) {
-    BlockConversion* const block = pieces.front().block;
-    const std::lock_guard<std::mutex> lock(block->mutex_);
-    return ConvertLocked(pieces, {&block, 1}, to);
-  }
+  if (pieces.size() == 1) return pieces[0].block->ConvertOne(pieces[0].offset, pieces[0].size, to);
   std::vector<BlockConversion*> blocks;
   for (const Piece& piece : pieces) blocks.push_back(piece.block);
   std::ranges::sort(blocks);
@@ -108,10 +117,40 @@ Result<ConversionOutcome> BlockConversion::ConvertAll(std::span<const Piece> pie
   return ConvertLocked(pieces, blocks, to);
 }
 
-// Gives the pages of `piece` that were not `to` before what they were back to the engine.
-Status BlockConversion::Restore(const Piece& piece, MemoryAttribute to) {
+// The same steps in the same order as ConvertLocked(). It is nearly all that guests ask for, and
+// for a single page all that is done beside the system call shows.
+Result<ConversionOutcome> BlockConversion::ConvertOne(std::uint64_t offset, std::uint64_t size,
+                                                      MemoryAttribute to) {
+  const std::uint64_t first = offset / kPageSize;
+  const std::uint64_t count = size / kPageSize;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (attributes_.All(first, count, to)) return ConversionOutcome{};
+  const Changing changing(changing_, first, first + count - 1);
+  ConversionOutcome outcome;
+  if (to == MemoryAttribute::kPrivate) {
+    if (const auto pinned = pins_->FirstPinned(first, count)) {
+      outcome.busy_offset = *pinned * kPageSize;
+      return outcome;
+    }
+  }
+  auto applied = engine_->Apply(offset, size, to);
+  if (!applied) {
+    if (auto restored = Restore(offset, size, to); !restored)
+      return Fail(std::move(restored).error().Wrap(kNotTakenBack));
+    return Fail(std::move(applied).error());
+  }
+  if (*applied) {
+    outcome.busy_offset = **applied;
+    return outcome;
+  }
+  outcome.changed_pages = attributes_.Set(first, count, to);
+  return outcome;
+}
+
+// Gives the pages of the range that were not `to` before what they were back to the engine.
+Status BlockConversion::Restore(std::uint64_t offset, std::uint64_t size, MemoryAttribute to) {
   for (const PageAttributes::Range& range :
-       attributes_.Ranges(piece.offset / kPageSize, piece.size / kPageSize)) {
+       attributes_.Ranges(offset / kPageSize, size / kPageSize)) {
     if (range.attribute == to) continue;
     HF_TRY_STATUS(
         engine_->Apply(range.first * kPageSize, range.count * kPageSize, range.attribute));
@@ -127,7 +166,9 @@ Result<ConversionOutcome> BlockConversion::ConvertLocked(std::span<const Piece> 
   };
   if (std::ranges::all_of(pieces, is_done)) return ConversionOutcome{};
 
-  // From here on nobody new gets at the pages; who comes waits for the locks.
+  // From here on nobody new gets at the pages; who comes waits for the locks. It ends before the
+  // locks are given back.
+  std::deque<Changing> changing;
   for (BlockConversion* block : blocks) {
     std::uint64_t first = kMaxPages;
     std::uint64_t last = 0;
@@ -136,17 +177,8 @@ Result<ConversionOutcome> BlockConversion::ConvertLocked(std::span<const Piece> 
       first = std::min(first, piece.offset / kPageSize);
       last = std::max(last, (piece.offset + piece.size) / kPageSize - 1);
     }
-    block->changing_.store(Changing::Pack(first, last));
+    changing.emplace_back(block->changing_, first, last);
   }
-  // Runs before the locks are given back.
-  struct Done {
-    const std::span<BlockConversion* const> blocks;
-    ~Done() {
-      // Release: who finds that nothing changes sees the attributes as they are now.
-      for (BlockConversion* block : blocks)
-        block->changing_.store(Changing::kNothing, std::memory_order_release);
-    }
-  } const done{blocks};
 
   if (to == MemoryAttribute::kPrivate) {
     for (const Piece& piece : pieces) {
@@ -166,9 +198,8 @@ Result<ConversionOutcome> BlockConversion::ConvertLocked(std::span<const Piece> 
     // A piece that was busy has not changed; one that failed may be half-way.
     const std::size_t touched = applied ? i : i + 1;
     for (const Piece& undo : pieces.first(touched)) {
-      if (auto restored = undo.block->Restore(undo, to); !restored) {
-        return Fail(std::move(restored).error().Wrap(
-            "a conversion failed half-way and could not be taken back"));
+      if (auto restored = undo.block->Restore(undo.offset, undo.size, to); !restored) {
+        return Fail(std::move(restored).error().Wrap(kNotTakenBack));
       }
     }
     if (!applied) return Fail(std::move(applied).error());

@@ -11,6 +11,9 @@ namespace holdfast {
 namespace attribute_tree {
 
 constexpr std::uint64_t kFanOut = 512;
+// What Find() returns for "none": a plain number stays in a register on the way up, which an
+// optional does not, and single pages are looked up before every conversion and device access.
+constexpr std::uint64_t kNone = ~0ULL;
 
 // 512 pages with both attributes among them, a bit each: set for private.
 class Leaf {
@@ -28,15 +31,15 @@ class Leaf {
     return (word >> (page % 64) & 1U) != 0 ? MemoryAttribute::kPrivate : MemoryAttribute::kShared;
   }
 
-  std::optional<std::uint64_t> Find(std::uint64_t first, std::uint64_t end,
-                                    MemoryAttribute wanted) const noexcept {
+  std::uint64_t Find(std::uint64_t first, std::uint64_t end,
+                     MemoryAttribute wanted) const noexcept {
     for (std::uint64_t at = first; at < end; at = (at / 64 + 1) * 64) {
       std::uint64_t word = bits_[at / 64].load(std::memory_order_acquire);
       if (wanted == MemoryAttribute::kShared) word = ~word;
       word &= Mask(at, end);
       if (word != 0) return at / 64 * 64 + static_cast<std::uint64_t>(std::countr_zero(word));
     }
-    return std::nullopt;
+    return kNone;
   }
 
   // Returns how many pages changed.
@@ -94,12 +97,11 @@ class Entry {
     return child_->At(page);
   }
 
-  std::optional<std::uint64_t> Find(std::uint64_t first, std::uint64_t end,
-                                    MemoryAttribute wanted) const noexcept {
+  std::uint64_t Find(std::uint64_t first, std::uint64_t end,
+                     MemoryAttribute wanted) const noexcept {
     const State state = state_.load(std::memory_order_acquire);
     if (state == State::kMixed) return child_->Find(first, end, wanted);
-    if (state == Uniform(wanted)) return first;
-    return std::nullopt;
+    return state == Uniform(wanted) ? first : kNone;
   }
 
   std::uint64_t Set(std::uint64_t first, std::uint64_t end, MemoryAttribute attribute) {
@@ -146,17 +148,17 @@ class Entry {
 
 // What both kinds of tables of entries do. Most ranges lie in one entry.
 template <typename Slots>
-std::optional<std::uint64_t> FindInEntries(const Slots& entries, std::uint64_t first,
-                                           std::uint64_t end, MemoryAttribute wanted) noexcept {
+std::uint64_t FindInEntries(const Slots& entries, std::uint64_t first, std::uint64_t end,
+                            MemoryAttribute wanted) noexcept {
   constexpr std::uint64_t kSpan = Slots::value_type::kSpan;
   for (std::uint64_t at = first; at < end;) {
     const std::uint64_t base = at / kSpan * kSpan;
     const std::uint64_t stop = std::min(end, base + kSpan);
-    if (const auto page = entries[at / kSpan].Find(at - base, stop - base, wanted))
-      return base + *page;
+    const std::uint64_t page = entries[at / kSpan].Find(at - base, stop - base, wanted);
+    if (page != kNone) return base + page;
     at = stop;
   }
-  return std::nullopt;
+  return kNone;
 }
 
 template <typename Slots>
@@ -185,8 +187,8 @@ class Table {
   MemoryAttribute At(std::uint64_t page) const noexcept {
     return entries_[page / Leaf::kSpan].At(page % Leaf::kSpan);
   }
-  std::optional<std::uint64_t> Find(std::uint64_t first, std::uint64_t end,
-                                    MemoryAttribute wanted) const noexcept {
+  std::uint64_t Find(std::uint64_t first, std::uint64_t end,
+                     MemoryAttribute wanted) const noexcept {
     return FindInEntries(entries_, first, end, wanted);
   }
   std::uint64_t Set(std::uint64_t first, std::uint64_t end, MemoryAttribute attribute) {
@@ -235,15 +237,26 @@ MemoryAttribute PageAttributes::At(std::uint64_t page) const noexcept {
 
 std::optional<std::uint64_t> PageAttributes::Find(std::uint64_t first, std::uint64_t count,
                                                   MemoryAttribute wanted) const noexcept {
-  return attribute_tree::FindInEntries(top_->entries(), first, first + count, wanted);
+  const std::uint64_t page =
+      attribute_tree::FindInEntries(top_->entries(), first, first + count, wanted);
+  if (page == attribute_tree::kNone) return std::nullopt;
+  return page;
+}
+
+bool PageAttributes::All(std::uint64_t first, std::uint64_t count,
+                         MemoryAttribute attribute) const noexcept {
+  return attribute_tree::FindInEntries(top_->entries(), first, first + count,
+                                       Opposite(attribute)) == attribute_tree::kNone;
 }
 
 std::uint64_t PageAttributes::Set(std::uint64_t first, std::uint64_t count,
                                   MemoryAttribute attribute) {
   const std::uint64_t end = first + count;
   std::uint64_t changed = attribute_tree::SetInEntries(top_->entries(), first, end, attribute);
-  private_pages_.fetch_add(attribute == MemoryAttribute::kPrivate ? changed : 0 - changed,
-                           std::memory_order_relaxed);
+  // One thread at a time changes it: no need of a locked addition.
+  private_pages_.store(private_pages_.load(std::memory_order_relaxed) +
+                           (attribute == MemoryAttribute::kPrivate ? changed : 0 - changed),
+                       std::memory_order_relaxed);
   return changed;
 }
 
