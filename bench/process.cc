@@ -24,6 +24,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr unsigned kKvmRun = 0xae80;
+constexpr std::string_view kKvmError = "KVM internal error";  // QEMU's words
 
 // Lets every system call through but reports ioctl(…, KVM_RUN) to the listener. Cheaper than
 // ptrace by far and the same for every monitor.
@@ -151,6 +152,9 @@ Status Process::WaitForText(std::string_view text, std::chrono::seconds limit) {
   const auto deadline = started_ + limit;
   std::array<char, 4096> buffer{};
   while (text_.find(text) == std::string::npos) {
+    // QEMU then keeps the guest stopped and waits for somebody to look at it.
+    if (text_.find(kKvmError) != std::string::npos)
+      return Fail(Errc::kUnsupported, fmt::format("no '{}'; output: {}", text, text_));
     pollfd wait{output_.get(), POLLIN, 0};
     if (::poll(&wait, 1, Remaining(deadline)) <= 0)
       return Fail(Errc::kSystem, fmt::format("no '{}' in time; output: {}", text, text_));

@@ -32,7 +32,8 @@ class Process {
   pid_t pid() const noexcept { return pid_; }
   std::chrono::steady_clock::time_point started() const noexcept { return started_; }
 
-  /// Waits until the output contains `text`; fails at its end or after `limit`.
+  /// Waits until the output contains `text`; fails at its end or after `limit`, and with
+  /// kUnsupported as soon as QEMU says that KVM has failed, after which its guest stands still.
   Status WaitForText(std::string_view text, std::chrono::seconds limit);
   /// Waits for the first KVM_RUN (Watch::kFirstRun) and returns the process' CPU time until then,
   /// user and system.

@@ -4,12 +4,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <utility>
 #include <vector>
 
 namespace holdfast::bench {
 namespace {
+
+using std::chrono::steady_clock;
+constexpr std::chrono::seconds kLong{10};
 
 double Median(std::vector<double> values) {
   std::ranges::sort(values);
@@ -28,12 +32,17 @@ void Report::Compare(const std::string& name, const std::string& unit, const std
     for (const auto& [who, measure, values] :
          {std::tuple{"holdfast", &ours, &our_values},
           std::tuple{baseline.c_str(), &theirs, &their_values}}) {
+      const auto start = steady_clock::now();
       const auto value = (*measure)();
       if (!value) {
         fmt::print(stderr, "{}: {}: {}: {}\n", program_, name, who, value.error().ToString());
         failed_ = true;
         return;
       }
+      // Who waits for minutes in the lab sees that it goes on.
+      if (steady_clock::now() - start > kLong)
+        fmt::print(stderr, "{}: {}: {} of {}: {}: {:.6g} {}\n", program_, name, round + 1, rounds,
+                   who, *value, unit);
       values->push_back(*value);
     }
   }
