@@ -10,7 +10,7 @@ namespace {
 
 using enum Capability;
 
-constexpr std::array<CapabilityInfo, kCapabilities> kTable = {{
+constexpr std::array<CapabilityInfo, kCapabilities> kCapabilityTable = {{
     {kXbzrle, "xbzrle", "pages are sent whole, or compressed with multifd-compression=zstd"},
     {kRdmaPinAll, "rdma-pin-all", "there is no migration over RDMA"},
     {kAutoConverge, "auto-converge"},
@@ -35,8 +35,8 @@ constexpr std::array<CapabilityInfo, kCapabilities> kTable = {{
 }};
 
 constexpr bool InOrder() {
-  for (std::size_t i = 0; i < kTable.size(); ++i) {
-    if (static_cast<std::size_t>(kTable[i].capability) != i) return false;
+  for (std::size_t i = 0; i < kCapabilityTable.size(); ++i) {
+    if (static_cast<std::size_t>(kCapabilityTable[i].capability) != i) return false;
   }
   return true;
 }
@@ -54,15 +54,15 @@ tl::unexpected<Error> Conflict(std::string message, std::string hint) {
 }  // namespace
 
 std::span<const CapabilityInfo> CapabilityTable() noexcept {
-  return kTable;
+  return kCapabilityTable;
 }
 
 std::string_view CapabilityName(Capability capability) noexcept {
-  return kTable[static_cast<std::size_t>(capability)].name;
+  return kCapabilityTable[static_cast<std::size_t>(capability)].name;
 }
 
 std::optional<Capability> FindCapability(std::string_view name) noexcept {
-  for (const CapabilityInfo& info : kTable) {
+  for (const CapabilityInfo& info : kCapabilityTable) {
     if (info.name == name) return info.capability;
   }
   return std::nullopt;
@@ -70,7 +70,7 @@ std::optional<Capability> FindCapability(std::string_view name) noexcept {
 
 Status Capabilities::Check(const Parameters& parameters) const {
   const Capabilities& is = *this;
-  for (const CapabilityInfo& info : kTable) {
+  for (const CapabilityInfo& info : kCapabilityTable) {
     if (info.refused.empty() || !is[info.capability]) continue;
     return Fail(Errc::kUnsupported,
                 fmt::format("Capability '{}' is not available: {}", info.name, info.refused),

@@ -82,7 +82,7 @@ constexpr std::string_view kMilliseconds = " ms";
 using P = Parameters;
 using enum ParameterType;
 
-constexpr ParameterInfo kTable[] = {
+constexpr ParameterInfo kParameterTable[] = {
     Number<&P::announce_initial>("announce-initial", kSize, 0, 100'000,
                                  "a value between 0 and 100000", kMilliseconds),
     Number<&P::announce_max>("announce-max", kSize, 0, 100'000, "a value between 0 and 100000",
@@ -144,11 +144,11 @@ Result<ParameterValue> ParseNumber(const ParameterInfo& info, std::string_view t
 }  // namespace
 
 std::span<const ParameterInfo> ParameterTable() noexcept {
-  return kTable;
+  return kParameterTable;
 }
 
 const ParameterInfo* FindParameter(std::string_view name) noexcept {
-  for (const ParameterInfo& info : kTable) {
+  for (const ParameterInfo& info : kParameterTable) {
     if (info.name == name) return &info;
   }
   return nullptr;
