@@ -178,6 +178,10 @@ Result<std::shared_ptr<const TlsContext>> TlsSharedKeys::Load() const {
                 "Write lines USER:KEY, the key in hexadecimal.");
   }
   HF_TRY(TlsContext::Ptr context, TlsContext::MakeEmpty(endpoint));
+  // A key goes with one hash; another one's ciphers would leave it out.
+  if (::SSL_CTX_set_ciphersuites(context.get(),
+                                 "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256") != 1)
+    return Fail(Wrong("cannot choose ciphers"));
   return std::make_shared<const TlsContext>(std::move(context), endpoint, *std::move(keys));
 }
 
