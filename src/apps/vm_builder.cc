@@ -43,6 +43,7 @@ VirtualMachine::VirtualMachine(EventLoop& loop, Options options)
   context_.objects = &options_.objects;
   context_.block = &block_graph_;
   context_.network = &network_;
+  context_.migration_settings = &migration_settings_;
   context_.device_types = DeviceTypes();
   // The functions run from the loop, and that only after the machine was built.
   context_.machine = [this]() -> machine::Machine& { return *machine_; };

@@ -23,6 +23,7 @@
 #include "devices/device_model.h"
 #include "devices/net/network.h"
 #include "machine/machine.h"
+#include "migration/settings.h"
 #include "migration/snapshots.h"
 
 namespace holdfast {
@@ -103,6 +104,7 @@ class VirtualMachine {
   devices::Backends device_backends_;
   std::unique_ptr<machine::Machine> machine_;
   std::unique_ptr<migration::Snapshots> snapshots_;
+  migration::Settings migration_settings_;
   control::VmContext context_;
   control::HumanCommands human_commands_{context_};
   std::vector<std::unique_ptr<control::Monitor>> monitors_;

@@ -22,8 +22,9 @@ namespace machine {
 class Machine;
 }
 namespace migration {
+class Settings;
 class Snapshots;
-}
+}  // namespace migration
 namespace object {
 class ObjectStore;
 }
@@ -58,6 +59,7 @@ struct VmContext {
   object::ObjectStore* objects = nullptr;
   devices::block::BlockGraph* block = nullptr;
   devices::net::Network* network = nullptr;
+  migration::Settings* migration_settings = nullptr;
   std::vector<DeviceType> device_types;
 
   std::function<machine::Machine&()> machine;

@@ -90,6 +90,12 @@ class HumanCommands {
   Result<std::string> InfoJobs(std::string_view arguments);
   Result<std::string> InfoSnapshots(std::string_view arguments);
 
+  // human_migration_settings.cc
+  Result<std::string> MigrateSetParameter(std::string_view arguments);
+  Result<std::string> MigrateSetCapability(std::string_view arguments);
+  Result<std::string> InfoMigrateParameters(std::string_view arguments);
+  Result<std::string> InfoMigrateCapabilities(std::string_view arguments);
+
   // human_qtree.cc
   Result<std::string> InfoQtree(std::string_view arguments);
 

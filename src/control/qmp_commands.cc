@@ -14,6 +14,7 @@ struct Complete : Schema {
     DefineMachineCommands(*this);
     DefineMemoryCommands(*this);
     DefineMemoryMapCommand(*this);
+    DefineMigrationSettings(*this);
     DefineNetCommands(*this);
     DefineObjectCommands(*this);
     DefineBlockQueries(*this);

@@ -90,6 +90,18 @@ class FullSession(unittest.TestCase):
         labels = [one["label"] for one in run("query-chardev")]
         self.assertEqual(sorted(labels), ["compat_monitor0", "compat_monitor1", "serial0"])
 
+    def test_migrations_go_as_they_are_set(self) -> None:
+        run = self.session.run
+        run("migrate-set-parameters", downtime_limit=20, tls_hostname=None)
+        self.assertEqual(run("query-migrate-parameters")["downtime-limit"], 20)
+        run("migrate-set-capabilities",
+            capabilities=[{"capability": "auto-converge", "state": True}])
+        on = [one["capability"] for one in run("query-migrate-capabilities") if one["state"]]
+        self.assertEqual(on, ["auto-converge"])
+        self.fails("GenericError: Postcopy preempt requires postcopy-ram",
+                   "migrate-set-capabilities",
+                   capabilities=[{"capability": "postcopy-preempt", "state": True}])
+
     def test_memory_backends_come_and_go(self) -> None:
         run = self.session.run
         ram, = run("query-memdev")
