@@ -12,6 +12,11 @@ using u32 = unsigned int;
 inline void Out8(u16 port, u8 value) {
   asm volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
+inline u8 In8(u16 port) {
+  u8 value;
+  asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+  return value;
+}
 inline void Out32(u16 port, u32 value) {
   asm volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }

@@ -23,11 +23,22 @@ namespace {
 
 // Fast, and half the size of most memory.
 constexpr int kZstdLevel = 1;
+// The disk is given so much of the file at a time.
+constexpr std::uint64_t kWriteBack = 16 * kMiB;
 
 std::string FolderOf(const std::string& path) {
   const std::size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";
   return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+// The disk writes while memory is still looked at; else it would stand idle until the fsync at the
+// end.
+void WriteBack(int fd, const Extent& extent) noexcept {
+  const std::uint64_t begin = AlignDown(extent.file_offset, kWriteBack);
+  if (extent.file_offset + extent.stored < begin + kWriteBack) return;
+  // A hint: what goes wrong, fsync says.
+  (void)::sync_file_range(fd, static_cast<off_t>(begin), kWriteBack, SYNC_FILE_RANGE_WRITE);
 }
 
 // A new file is in its folder for good only when the folder says so.
@@ -121,7 +132,9 @@ Status SnapshotWriter::Store(Extent& extent, std::span<const std::byte> bytes) {
     extent.file_offset = Allocate(bytes.size(), raw ? kPageSize : 1);
   extent.stored = static_cast<std::uint32_t>(bytes.size());
   extent.hash = Hash64(bytes);
-  return WriteAt(bytes, extent.file_offset);
+  HF_TRY_STATUS(WriteAt(bytes, extent.file_offset));
+  WriteBack(file_.get(), extent);
+  return {};
 }
 
 Status SnapshotWriter::WriteChunk(std::size_t block, std::uint64_t offset,

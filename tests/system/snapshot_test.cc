@@ -11,7 +11,11 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <array>
+#include <bit>
 #include <filesystem>
+#include <fstream>
+#include <memory>
 
 #include "system/fixture.h"
 #include "system/linux_guest.h"
@@ -47,11 +51,12 @@ class NativeSnapshot : public NativeTest {
   }
   // What a command of the control protocol answers; a monitor that was just started may not listen
   // yet.
-  std::string Qmp(const std::string& command) const {
+  std::string Qmp(const std::string& command) const { return Qmp(Arguments{command}); }
+  std::string Qmp(const Arguments& command) const {
     constexpr int kTries = 1000;
     std::string answer;
     for (int i = 0; i < kTries; ++i) {
-      MonitorProcess ctl(Arguments{"qmp", Socket(), command}, {.program = CtlPath()});
+      MonitorProcess ctl(Arguments{"qmp", Socket()} + command, {.program = CtlPath()});
       const auto exit = ctl.WaitForExit();
       EXPECT_TRUE(exit) << ctl.Describe();
       answer = ctl.output() + ctl.errors();
@@ -69,6 +74,26 @@ class NativeSnapshot : public NativeTest {
   static void ExpectRight(MonitorProcess& monitor) {
     for (int i = 0; i < 2; ++i) ASSERT_TEXT(monitor, " ok\n");
     EXPECT_THAT(monitor.output(), Not(HasSubstr("WRONG"))) << monitor.Describe();
+  }
+  // The guest's own hash of its memory; it stands from then on until it is sent a "g".
+  static std::string AskForHash(MonitorProcess& monitor) {
+    EXPECT_TRUE(monitor.Send("h"));
+    EXPECT_TRUE(monitor.WaitFor("pattern: hash ")) << monitor.Describe();
+    const std::size_t at = monitor.output().size() - monitor.unread().size();
+    EXPECT_TRUE(monitor.WaitFor("\n")) << monitor.Describe();
+    return monitor.output().substr(at, monitor.output().find_first_of("\r\n", at) - at);
+  }
+  // The same of what the monitor gives out as guest memory.
+  std::string HashFromOutside() const {
+    EXPECT_THAT(Qmp({"pmemsave", "val=16777216", "size=2097152", "filename=" + Path("memory")}),
+                Not(HasSubstr("holdfastctl")));
+    std::ifstream file(Path("memory"), std::ios::binary);
+    std::uint32_t hash = 2166136261U;
+    std::uint32_t count = 0;
+    for (std::array<char, 4> bytes{}; file.read(bytes.data(), bytes.size()); ++count)
+      hash = (hash ^ std::bit_cast<std::uint32_t>(bytes)) * 16777619U;
+    EXPECT_EQ(count, (2U << 20) / 4);
+    return std::to_string(hash);
   }
   // Kills the one and starts the other from a file.
   static void Kill(MonitorProcess& monitor) {
@@ -178,6 +203,56 @@ TEST_F(NativeSnapshot, AChainOfDifferencesRestoresAndMergesToTheSame) {
   EXPECT_THAT(Ctl({"info", newest}).output, HasSubstr("on top of"));
   std::filesystem::remove(Path("0"));
   ExpectGoesOn(Path("merged"));
+}
+
+// What the guest finds in its memory and what the monitor has there are one number; each snapshot
+// of a chain, of a guest that has written all of it in between, restores to its own.
+TEST_F(NativeSnapshot, EachOfAChainHasTheMemoryThatTheGuestHadThen) {
+  const int last = LongForm() ? 20 : 1;
+  std::vector<std::string> hashes;
+  {
+    MonitorProcess monitor(Guest());
+    ASSERT_TEXT(monitor, "round 2 ok");
+    for (int i = 0; i <= last; ++i) {
+      hashes.push_back(AskForHash(monitor));
+      EXPECT_EQ(HashFromOutside(), hashes.back()) << i;
+      Arguments how;
+      if (i > 0) how = {"--diff", Path(std::to_string(i - 1))};
+      if (i % 2 == 0) how.emplace_back("--live");
+      Save(Path(std::to_string(i)), how);
+      ASSERT_TRUE(monitor.Send("g"));
+      ExpectRight(monitor);
+    }
+    Kill(monitor);
+  }
+  for (int i = 0; i <= last; ++i) {
+    SCOPED_TRACE(i);
+    const auto index = static_cast<std::size_t>(i);
+    if (i > 0) {
+      EXPECT_NE(hashes[index], hashes[index - 1]) << "the guest has written";
+    }
+    const std::string how = i % 2 == 0 ? "" : ",prefault=on";
+    MonitorProcess restored(Guest({"-incoming", "file:" + Path(std::to_string(i)) + how}));
+    EXPECT_EQ(AskForHash(restored), hashes[index]);
+    EXPECT_EQ(HashFromOutside(), hashes[index]);
+    ASSERT_TRUE(restored.Send("g"));
+    ExpectRight(restored);
+  }
+}
+
+TEST_F(NativeSnapshot, SavedAndRestoredOverAndOver) {
+  const int rounds = LongForm() ? 200 : 5;
+  auto monitor = std::make_unique<MonitorProcess>(Guest());
+  ASSERT_TEXT(*monitor, "round 2 ok");
+  for (int round = 0; round < rounds && !HasFailure(); ++round) {
+    SCOPED_TRACE(round);
+    // Standing and live, lazily and at once, each with each.
+    Save(Path("a"), round % 2 == 0 ? Arguments{} : Arguments{"--live"});
+    Kill(*monitor);
+    const std::string how = round / 2 % 2 == 0 ? "" : ",prefault=on";
+    monitor = std::make_unique<MonitorProcess>(Guest({"-incoming", "file:" + Path("a") + how}));
+    ExpectRight(*monitor);
+  }
 }
 
 TEST_F(NativeSnapshot, ARunningMachineGoesBackAndADamagedFileCostsItNothing) {
