@@ -14,6 +14,7 @@
 namespace holdfast {
 
 class AddressSpace;
+class DirtyPages;
 class RamBlock;
 
 /// Where the contents of guest RAM come from when they are read on demand: a snapshot file, a peer.
@@ -64,6 +65,11 @@ class LazyPopulation {
     /// false: only what is touched is filled.
     bool background = true;
     unsigned threads = 2;  ///< that serve faults; at least one
+    /// Only chunks with a page of these are filled, all others are there already. A guest_memfd's
+    /// keep what they have until the source overwrites it, so that it need not bring pages that
+    /// are not missing; those of other memory are emptied. Null: everything is missing, and memory
+    /// is emptied. Needed by Start() only.
+    const DirtyPages* missing = nullptr;
     /// From OpenUserfaultfd(), if that has to be earlier than the start; else Start() opens one.
     UniqueFd userfaultfd = {};
     /// A chunk of `block` that begins at `offset` could not be filled. Once for each chunk, and
@@ -84,8 +90,8 @@ class LazyPopulation {
   /// @return kUnsupported, saying what permits it, where this process may not have one
   static Result<UniqueFd> OpenUserfaultfd();
 
-  /// Empties guest RAM and registers it. Before the first vCPU runs. `memory` and `source` outlive
-  /// the population.
+  /// Empties guest RAM, or what is missing of it, and registers it. Before the first vCPU runs.
+  /// `memory` and `source` outlive the population.
   /// @return kInvalidArgument or kUnsupported, with the remedy, for memory that cannot be filled
   ///         lazily (ordinary files, memory others map too, engines that need bound memslots);
   ///         else the failed system call, with memory empty

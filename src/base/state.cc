@@ -171,7 +171,7 @@ Result<std::vector<SavedSection>> Save(std::span<const Section> sections) {
   return saved;
 }
 
-Status Load(std::span<const Section> sections, std::span<const SavedSection> saved) {
+Status CheckNames(std::span<const Section> sections, std::span<const SavedSection> saved) {
   std::unordered_map<std::string_view, const SavedSection*> by_name;
   for (const SavedSection& one : saved) {
     if (!by_name.emplace(one.name, &one).second) {
@@ -206,6 +206,13 @@ Status Load(std::span<const Section> sections, std::span<const SavedSection> sav
                   "Start the machine with the options that the saved one had.");
     }
   }
+  return {};
+}
+
+Status Load(std::span<const Section> sections, std::span<const SavedSection> saved) {
+  HF_TRY_STATUS(CheckNames(sections, saved));
+  std::unordered_map<std::string_view, const SavedSection*> by_name;
+  for (const SavedSection& one : saved) by_name.emplace(one.name, &one);
   for (const Section& section : sections) {
     const SavedSection& one = *by_name.at(section.name);
     Fields fields(one.version, one.bytes);

@@ -167,6 +167,9 @@ struct SavedSection {
 
 /// Saves every section, in order. @return an error that a section gave through Malformed()
 Result<std::vector<SavedSection>> Save(std::span<const Section> sections);
+/// Whether `saved` has exactly the names of `sections`, in versions that they know.
+/// @return kMalformed naming the section that is missing, not there, or too new
+Status CheckNames(std::span<const Section> sections, std::span<const SavedSection> saved);
 /// Loads `saved` into `sections`, in the order of `sections`. Both must have the same names.
 /// @return kMalformed naming the section that is missing, not there, too new, or wrong in itself.
 ///         What was loaded before it stays loaded.

@@ -34,6 +34,10 @@ std::string_view RunStateName(RunState state) noexcept {
       return "save-vm";
     case RunState::kRestoreVm:
       return "restore-vm";
+    case RunState::kFinishMigrate:
+      return "finish-migrate";
+    case RunState::kPostMigrate:
+      return "postmigrate";
   }
   return "?";
 }
@@ -56,6 +60,8 @@ Status Machine::Impl::Resume() {
     case RunState::kPaused:
     case RunState::kSaveVm:
     case RunState::kRestoreVm:
+    case RunState::kFinishMigrate:
+    case RunState::kPostMigrate:
     case RunState::kWatchdog:
     case RunState::kIoError:
       break;
@@ -67,7 +73,8 @@ Status Machine::Impl::Resume() {
 }
 
 void Machine::Impl::Pause(RunState state) {
-  const bool stands = state_ == RunState::kSaveVm || state_ == RunState::kRestoreVm;
+  const bool stands = state_ == RunState::kSaveVm || state_ == RunState::kRestoreVm ||
+                      state_ == RunState::kFinishMigrate;
   if (state_ != RunState::kRunning && !stands) return;
   StopVcpus();
   SetState(state);
@@ -306,6 +313,9 @@ Status Machine::Reset(ShutdownCause cause) {
 }
 Result<std::vector<state::SavedSection>> Machine::SaveState() {
   return impl_->SaveState();
+}
+Status Machine::CheckState(std::span<const state::SavedSection> saved) {
+  return impl_->CheckState(saved);
 }
 Status Machine::LoadState(std::span<const state::SavedSection> saved) {
   return impl_->LoadState(saved);

@@ -51,9 +51,11 @@ enum class RunState {
   kInternalError,
   kIoError,
   kWatchdog,
-  kInMigrate,  ///< waits for its state, see MachineConfig::incoming
-  kSaveVm,     ///< ran, and stands while it is saved
-  kRestoreVm   ///< ran, and stands while another state is loaded
+  kInMigrate,      ///< waits for its state, see MachineConfig::incoming
+  kSaveVm,         ///< ran, and stands while it is saved
+  kRestoreVm,      ///< ran, and stands while another state is loaded
+  kFinishMigrate,  ///< ran, and stands while the last of it moves to another monitor
+  kPostMigrate     ///< runs in another monitor
 };
 std::string_view RunStateName(RunState state) noexcept;
 
@@ -109,9 +111,10 @@ class Machine {
   /// Reset() must come first, from kInMigrate LoadState().
   Status Resume();
   /// Stops all vCPUs and waits until they stand (`stop`); nothing if they stand already,
-  /// but for a machine in kSaveVm or kRestoreVm: it stands for `state` from then on.
+  /// but for a machine in kSaveVm, kRestoreVm or kFinishMigrate: it stands for `state` from then
+  /// on.
   /// @param state  kPaused, or kIoError for a disk that cannot go on, or kWatchdog, kSaveVm,
-  ///               kRestoreVm
+  ///               kRestoreVm, kFinishMigrate, kPostMigrate
   void Pause(RunState state = RunState::kPaused);
   /// While somebody needs the machine to stay as it is: Resume(), Reset(), AddDevice() and
   /// RemoveDevice() are refused, saying why: "it is being saved". vCPUs stand.
@@ -122,11 +125,15 @@ class Machine {
   /// Power-on state, guest reloaded; the vCPUs run on if they ran (`system_reset`).
   Status Reset(ShutdownCause cause = ShutdownCause::kHostQmpSystemReset);
   /// The state of vCPUs, interrupt controllers, clocks and all devices, without the contents of
-  /// RAM; vCPUs stand. Resume() after it goes on as if nothing had been. A machine in kSaveVm is
-  /// saved as one that runs, others as what they are.
+  /// RAM; vCPUs stand. Resume() after it goes on as if nothing had been. A machine in kSaveVm or
+  /// kFinishMigrate is saved as one that runs, others as what they are.
   /// @return kInvalidArgument while it runs or waits for a state itself; kUnsupported where a
   ///         device or a confidential guest cannot be saved, in a sentence that names it
   Result<std::vector<state::SavedSection>> SaveState();
+  /// Whether LoadState() has a chance: the same parts, RAM and CPUs, and a processor that has what
+  /// that guest was given. Changes nothing that lasts.
+  /// @return as LoadState()
+  Status CheckState(std::span<const state::SavedSection> saved);
   /// Makes this machine the one that was saved, whatever it was; vCPUs stand. RAM is the caller's
   /// business and must be there before, or be populated on demand: KVM may look into it. Afterwards
   /// the machine is kPaused, or as the saved one was if that stood for a reason of its own

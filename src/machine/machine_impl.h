@@ -66,6 +66,7 @@ class Machine::Impl {
   void Pause(RunState state = RunState::kPaused);
   Status Reset(ShutdownCause cause);
   Result<std::vector<state::SavedSection>> SaveState();
+  Status CheckState(std::span<const state::SavedSection> saved);
   Status LoadState(std::span<const state::SavedSection> saved);
   bool saved_running() const noexcept { return saved_running_; }
   Status NewGeneration();

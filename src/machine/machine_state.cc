@@ -50,7 +50,7 @@ void Machine::Impl::VisitState(state::Fields& fields) {
                            "-smp",
                            cpus, config_.smp.cpus));
 
-  bool running = state_ == RunState::kSaveVm;
+  bool running = state_ == RunState::kSaveVm || state_ == RunState::kFinishMigrate;
   fields.Value("running", running);
   std::string name(RunStateName(StateToKeep(state_)));
   fields.Text("run-state", name, kLongestStateName);
@@ -173,6 +173,24 @@ Result<std::vector<state::SavedSection>> Machine::Impl::SaveState() {
   }
   HF_TRY_STATUS(devices_->Migratable());
   return state::Save(ListState());
+}
+
+Status Machine::Impl::CheckState(std::span<const state::SavedSection> saved) {
+  const std::vector<state::Section> sections = ListState();
+  HF_TRY_STATUS(state::CheckNames(sections, saved));
+  for (const state::SavedSection& one : saved) {
+    state::Fields fields(one.version, one.bytes);
+    if (one.name == "machine") {
+      VisitState(fields);
+      HF_TRY_STATUS(fields.status());
+    } else if (one.name == "vcpu/0") {
+      SavedVcpu vcpu;
+      vcpu.VisitState(fields);
+      HF_TRY_STATUS(fields.status());
+      HF_TRY_STATUS(vcpu.CheckProcessor(cpuid_[0]));
+    }
+  }
+  return {};
 }
 
 Status Machine::Impl::LoadState(std::span<const state::SavedSection> saved) {

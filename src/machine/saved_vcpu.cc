@@ -153,10 +153,14 @@ Status SavedVcpu::Restore(const kvm::Vcpu& vcpu, const VcpuAbilities& abilities,
   return Explain(vcpu.SetDebugRegs(debug_regs_), "the saved debug registers");
 }
 
+Status SavedVcpu::CheckProcessor(std::span<const kvm_cpuid_entry2> here) const {
+  return CheckCpuid(cpuid_, here);
+}
+
 // The guest must not find its processor changed. KVM takes another table only before the vCPU has
 // run; one that has is of the process that made the state, as a rule with the same table.
 Status SavedVcpu::RestoreCpuid(const kvm::Vcpu& vcpu, std::vector<kvm_cpuid_entry2>& here) const {
-  HF_TRY_STATUS(CheckCpuid(cpuid_, here));
+  HF_TRY_STATUS(CheckProcessor(here));
   const bool same =
       cpuid_.size() == here.size() &&
       std::memcmp(cpuid_.data(), here.data(), cpuid_.size() * sizeof(kvm_cpuid_entry2)) == 0;

@@ -52,6 +52,9 @@ class SavedVcpu {
                                 std::span<const kvm_cpuid_entry2> cpuid);
   void VisitState(state::Fields& fields);
 
+  /// Whether a guest with this state can go on with a processor that is `here`.
+  /// @return kUnsupported naming what is missing
+  Status CheckProcessor(std::span<const kvm_cpuid_entry2> here) const;
   /// Gives the vCPU this state. kvmclock and interrupt controllers have theirs already.
   /// @param cpuid      what the guest is given here; becomes what it was given when saved
   /// @param reference  empty for the first vCPU, which sets it

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <holdfast/mapping.h>
+#include <holdfast/page_bitmap.h>
 #include <holdfast/ram_block.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -44,8 +45,15 @@ LazyPopulation::Impl::Impl(AddressSpace& memory, PageSource& source, Options opt
     blocks_.push_back(std::make_unique<PopulationBlock>(block, chunk));
     total_ += block.size();
     unbound_ = unbound_ || block.bound();
+    PopulationBlock& made = *blocks_.back();
+    if (options_.missing != nullptr) {
+      const PageBitmap* const missing = options_.missing->Find(block);
+      made.SetMissing(missing == nullptr ? PageBitmap(block.size()) : *missing);
+      islands_ += made.ReadyRuns();
+    }
+    missing_ += made.AbsentBytes();
   }
-  missing_ = total_;
+  done_ = missing_ == 0;
 }
 
 Status LazyPopulation::Impl::CheckBlocks() const {

@@ -49,15 +49,64 @@ std::uint64_t PopulationBlock::Bytes(std::uint64_t first, std::uint64_t count) c
   return std::min(count * chunk_, block_->size() - first * chunk_);
 }
 
+void PopulationBlock::SetMissing(const PageBitmap& missing) {
+  const std::uint64_t pages = chunk_ / kPageSize;
+  for (auto& state : states_) state.store(ChunkState::kReady, std::memory_order_relaxed);
+  for (std::uint64_t chunk = 0; chunk < chunks(); ++chunk) {
+    const auto run = missing.NextRun(chunk * pages, 1);
+    if (!run) break;
+    chunk = run->first / pages;
+    set_state(chunk, ChunkState::kAbsent);
+  }
+  keep_ = reserved();
+  // Each run is a mapping, and a process has 65530 of them (vm.max_map_count). What nothing is
+  // missing of costs nothing to fill.
+  constexpr std::uint64_t kMostRuns = 4096;
+  if (!keep_ || ReadyRuns() <= kMostRuns) return;
+  for (auto& state : states_) state.store(ChunkState::kAbsent, std::memory_order_relaxed);
+}
+
+std::uint64_t PopulationBlock::ReadyRuns() const noexcept {
+  std::uint64_t runs = 0;
+  for (std::uint64_t chunk = 0; chunk < chunks(); ++chunk) {
+    const bool begins = chunk == 0 || state(chunk - 1) != ChunkState::kReady;
+    if (begins && state(chunk) == ChunkState::kReady) ++runs;
+  }
+  return runs;
+}
+
+std::uint64_t PopulationBlock::AbsentBytes() const noexcept {
+  std::uint64_t bytes = 0;
+  for (std::uint64_t chunk = 0; chunk < chunks(); ++chunk) {
+    if (state(chunk) == ChunkState::kAbsent) bytes += Bytes(chunk, 1);
+  }
+  return bytes;
+}
+
+Status PopulationBlock::ForEachAbsent(
+    const std::function<Status(std::uint64_t, std::uint64_t)>& fn) const {
+  for (std::uint64_t chunk = 0; chunk < chunks();) {
+    std::uint64_t end = chunk;
+    while (end < chunks() && state(end) == ChunkState::kAbsent) ++end;
+    if (end > chunk) HF_TRY_STATUS(fn(chunk * chunk_, Bytes(chunk, end - chunk)));
+    chunk = end + 1;
+  }
+  return {};
+}
+
 Status PopulationBlock::Arm(const Userfault& faults) {
-  // A page that is there would never be asked for.
-  HF_TRY_STATUS(block_->Discard(0, block_->size()));
-  const std::span<std::byte> view = block_->guest_view();
-  if (reserved()) {
+  const auto arm = [&](std::uint64_t offset, std::uint64_t size) -> Status {
+    // A page that is there would never be asked for.
+    if (!keep_) HF_TRY_STATUS(block_->Discard(offset, size));
+    if (!reserved()) return {};
+    const std::span<std::byte> view = GuestView(offset, size);
     HF_TRY_STATUS(MapFixed(view, PROT_READ | PROT_WRITE, kReservation, -1, 0));
     HF_TRY_STATUS(Advise(view));
-  }
-  if (Status armed = faults.Register(view); !armed) {
+    return faults.Register(view);
+  };
+  HF_TRY_STATUS(ForEachAbsent(arm));
+  if (reserved()) return {};
+  if (Status armed = faults.Register(block_->guest_view()); !armed) {
     if (armed.error().os_errno() != EINVAL) return armed;
     return Fail(Errc::kUnsupported,
                 fmt::format("the memory '{}' cannot be populated on demand: the kernel does that "

@@ -4,10 +4,12 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
 #include <holdfast/error.h>
+#include <holdfast/page_bitmap.h>
 #include <holdfast/ram_block.h>
 
 #include "memory/userfault.h"
@@ -46,7 +48,15 @@ class PopulationBlock {
     states_[chunk].store(state, std::memory_order_release);
   }
 
-  /// Empties the block; its missing pages are reported to `faults` from now on.
+  /// Before Arm(): only chunks with one of these pages are absent. Of guest_memfd more may become
+  /// so, for the number of mappings is limited, but keep what they have.
+  void SetMissing(const PageBitmap& missing);
+  /// Runs of chunks that are ready.
+  std::uint64_t ReadyRuns() const noexcept;
+  /// Bytes that are not ready.
+  std::uint64_t AbsentBytes() const noexcept;
+
+  /// Empties what is absent; its pages are reported to `faults` from now on.
   Status Arm(const Userfault& faults);
   /// Fills `count` chunks from `first` on and lets go on who waits for them.
   /// @return the source's error, or a failed system call; then nobody sees any of it
@@ -66,10 +76,13 @@ class PopulationBlock {
     return block_->guest_view().subspan(offset, size);
   }
   Status MapGuestView(std::uint64_t offset, std::uint64_t size) const;
+  // Calls fn(offset, size) for each run of chunks that are absent. @return its first error
+  Status ForEachAbsent(const std::function<Status(std::uint64_t, std::uint64_t)>& fn) const;
   bool reserved() const noexcept { return block_->guest_memfd() != nullptr; }
 
   RamBlock* block_;
   std::uint64_t chunk_;
+  bool keep_ = false;  // what absent chunks hold
   std::vector<std::atomic<ChunkState>> states_;
 };
 

@@ -59,18 +59,26 @@ bool SnapshotSource::IsZero(const RamBlock& block, std::uint64_t offset,
 
 Result<std::unique_ptr<LazyRestore>> LazyRestore::Start(const Subject& subject, SnapshotChain chain,
                                                         std::uint64_t bandwidth, Events events) {
-  std::unique_ptr<LazyRestore> restore(
-      new LazyRestore(subject, std::move(chain), std::move(events)));
-  LazyRestore* const raw = restore.get();
   LazyPopulation::Options options;
   options.chunk = kSnapshotChunk;
   options.background_speed = bandwidth;
+  return Start(subject, std::make_unique<SnapshotSource>(std::move(chain), subject.memory),
+               std::move(options), std::move(events));
+}
+
+Result<std::unique_ptr<LazyRestore>> LazyRestore::Start(const Subject& subject,
+                                                        std::unique_ptr<PageSource> source,
+                                                        LazyPopulation::Options options,
+                                                        Events events) {
+  std::unique_ptr<LazyRestore> restore(
+      new LazyRestore(subject, std::move(source), std::move(events)));
+  LazyRestore* const raw = restore.get();
   options.on_done = [raw] { raw->main_.Post([raw] { raw->OnDone(); }); };
   options.on_error = [raw](const RamBlock& block, std::uint64_t offset, const Error& error) {
     raw->main_.Post([raw, id = block.id(), offset, error] { raw->OnError(id, offset, error); });
   };
   HF_TRY(restore->population_,
-         LazyPopulation::Start(subject.memory, restore->source_, std::move(options)));
+         LazyPopulation::Start(subject.memory, *restore->source_, std::move(options)));
   return restore;
 }
 

@@ -35,7 +35,8 @@ class SnapshotSource final : public PageSource {
   std::vector<std::pair<const RamBlock*, std::size_t>> index_;  // constant
 };
 
-/// A guest that runs while its memory is still being read from a snapshot.
+/// A guest that runs while its memory is still being read, from a snapshot or from the monitor it
+/// ran in before.
 ///
 /// Thread-safety: the main thread.
 class LazyRestore {
@@ -52,28 +53,31 @@ class LazyRestore {
   /// @return as LazyPopulation::Start
   static Result<std::unique_ptr<LazyRestore>> Start(const Subject& subject, SnapshotChain chain,
                                                     std::uint64_t bandwidth, Events events);
+  /// The same from any source. Of `options` the callbacks are its own.
+  static Result<std::unique_ptr<LazyRestore>> Start(const Subject& subject,
+                                                    std::unique_ptr<PageSource> source,
+                                                    LazyPopulation::Options options, Events events);
   LazyRestore(const LazyRestore&) = delete;
   LazyRestore& operator=(const LazyRestore&) = delete;
   /// The guest stands and cannot go on unless all was there.
   ~LazyRestore();
 
   LazyPopulation::Progress progress() const { return population_->progress(); }
-  const std::string& path() const noexcept { return source_.chain().newest().path(); }
   /// Tries again what could not be read: the guest is to go on.
   void Retry();
 
  private:
-  LazyRestore(const Subject& subject, SnapshotChain chain, Events events)
+  LazyRestore(const Subject& subject, std::unique_ptr<PageSource> source, Events events)
       : subject_(subject),
         events_(std::move(events)),
-        source_(std::move(chain), subject.memory),
+        source_(std::move(source)),
         main_(subject.loop) {}
   void OnDone();
   void OnError(const std::string& block, std::uint64_t offset, const Error& error);
 
   const Subject subject_;
   const Events events_;
-  SnapshotSource source_;
+  const std::unique_ptr<PageSource> source_;
   MainThread main_;
   std::unique_ptr<LazyPopulation> population_;  // last: its threads use the source
 };

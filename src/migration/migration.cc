@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "migration/migration.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "base/log.h"
+
+namespace holdfast::migration {
+
+Migration::Migration(Subject subject, About about, Settings& settings, Hooks hooks)
+    : subject_(std::move(subject)),
+      about_(std::move(about)),
+      settings_(settings),
+      hooks_(std::move(hooks)) {
+  settings_.SetHooks({.changed = [this] {
+    if (outgoing_ != nullptr) outgoing_->Update(settings_.parameters());
+  }});
+}
+
+Migration::~Migration() {
+  settings_.SetHooks({});
+}
+
+std::optional<Error> Migration::blocker() const {
+  if (subject_.machine.converter() == nullptr) return std::nullopt;
+  return Error(Errc::kUnsupported,
+               "a confidential guest cannot be migrated: its private memory is not the host's to "
+               "read");
+}
+
+Result<std::shared_ptr<const object::TlsContext>> Migration::Tls(bool server) const {
+  const std::string& id = settings_.parameters().tls_creds;
+  if (id.empty()) return std::shared_ptr<const object::TlsContext>();
+  return hooks_.tls(id, server);
+}
+
+Status Migration::Migrate(const Address& to) {
+  if (outgoing_ != nullptr || incoming_ != nullptr) {
+    return Fail(Errc::kInvalidArgument, "There's a migration process in progress",
+                "Wait for it, or cancel it.");
+  }
+  const Parameters& parameters = settings_.parameters();
+  const Capabilities& capabilities = settings_.capabilities();
+  if (parameters.mode != Mode::kNormal) {
+    return Fail(Errc::kUnsupported, "this mode of migration is not for this address",
+                "Set the parameter mode to normal.");
+  }
+  if (auto why = blocker()) return Fail(*std::move(why));
+  if (subject_.machine.state() == machine::RunState::kInMigrate)
+    return Fail(Errc::kInvalidArgument, "Guest is waiting for an incoming migration");
+  if (const std::string job = hooks_.busy ? hooks_.busy() : ""; !job.empty()) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("the job '{}' is under way, and there is one at a time", job),
+                "Wait for it, or cancel it.");
+  }
+  if (std::holds_alternative<FileAddress>(to)) {
+    return Fail(Errc::kUnsupported,
+                fmt::format("'{}' is no address to migrate to: a machine goes into a file as a "
+                            "snapshot",
+                            Describe(to)),
+                "Use holdfast-snapshot-save, 'holdfastctl snapshot create --live --stop'.");
+  }
+  const bool one = std::holds_alternative<FdAddress>(to) || std::holds_alternative<ExecAddress>(to);
+  if (one && (capabilities[Capability::kMultifd] || capabilities[Capability::kPostcopyPreempt])) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("'{}' is one connection, and multifd and postcopy-preempt need several",
+                            Describe(to)),
+                "Turn these capabilities off, or use tcp: or unix:.");
+  }
+  HF_TRY_STATUS(capabilities.Check(parameters));
+  HF_TRY(auto tls, Tls(false));
+  Outgoing::Request request{
+      .address = to,
+      .parameters = parameters,
+      .capabilities = capabilities,
+      .creator = about_.creator,
+      .name = about_.name,
+      .uuid = capabilities[Capability::kValidateUuid] ? about_.uuid : std::string(),
+      .tls = std::move(tls),
+      .services = hooks_.services};
+  Outgoing::Events events{
+      .status = hooks_.status_changed, .pass = hooks_.pass, .done = [this](const Status& status) {
+        Ended(outgoing_->info(), status);
+        outgoing_.reset();
+      }};
+  HF_TRY(outgoing_, Outgoing::Start(subject_, std::move(request), std::move(events)));
+  last_.reset();
+  settings_.set_running(true);
+  hooks_.status_changed(MigrationStatus::kSetup);
+  return {};
+}
+
+Status Migration::Listen(const Address& from, bool exit_on_error) {
+  if (subject_.machine.state() != machine::RunState::kInMigrate)
+    return Fail(Errc::kInvalidArgument, "'-incoming' was not specified on the command line");
+  if (incoming_ != nullptr)
+    return Fail(Errc::kInvalidArgument, "The incoming migration has already been started");
+  if (std::holds_alternative<FileAddress>(from)) {
+    return Fail(Errc::kUnsupported, fmt::format("'{}' cannot be waited for", Describe(from)),
+                "Start the monitor with -incoming file:PATH.");
+  }
+  HF_TRY(auto tls, Tls(true));
+  Incoming::Request request{
+      .uuid = about_.uuid, .tls = std::move(tls), .services = hooks_.services};
+  Incoming::Events events{.status = hooks_.status_changed,
+                          .arrived = hooks_.arrived,
+                          .done = [this, exit_on_error](const Status& status) {
+                            Ended(incoming_->info(), status);
+                            if (status) {
+                              incoming_.reset();
+                              return;
+                            }
+                            log::Error(status.error());
+                            const bool waits =
+                                subject_.machine.state() == machine::RunState::kInMigrate;
+                            // A guest that has begun to run without all of its memory stays as it
+                            // is, to be looked at.
+                            if (waits) incoming_.reset();
+                            if (exit_on_error) hooks_.give_up(status.error());
+                          }};
+  HF_TRY(incoming_, Incoming::Start(subject_, from, std::move(request), std::move(events)));
+  last_.reset();
+  settings_.set_running(true);
+  hooks_.status_changed(MigrationStatus::kSetup);
+  return {};
+}
+
+void Migration::Ended(const MigrationInfo& info, const Status& status) {
+  settings_.set_running(false);
+  last_ = info;
+  if (!status && info.status == MigrationStatus::kFailed) last_->error = status.error();
+}
+
+std::optional<Address> Migration::listening() const {
+  if (incoming_ == nullptr) return std::nullopt;
+  return incoming_->address();
+}
+
+MigrationInfo Migration::info() const {
+  if (last_) return *last_;
+  if (outgoing_ != nullptr) return outgoing_->info();
+  if (incoming_ != nullptr) return incoming_->info();
+  return {};
+}
+
+Status Migration::Cancel() {
+  return outgoing_ == nullptr ? Status() : outgoing_->Cancel();
+}
+
+Status Migration::Continue() {
+  if (outgoing_ != nullptr) return outgoing_->Continue();
+  return Fail(Errc::kInvalidArgument,
+              fmt::format("Migration not in expected state: {}", ToString(info().status)));
+}
+
+Status Migration::StartPostcopy() {
+  if (outgoing_ != nullptr) return outgoing_->StartPostcopy();
+  return Fail(Errc::kInvalidArgument, "Start postcopy after migration has been started",
+              "Use migrate first, with the capability postcopy-ram on.");
+}
+
+}  // namespace holdfast::migration

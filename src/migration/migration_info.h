@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <holdfast/error.h>
+
+namespace holdfast::migration {
+
+/// QEMU's MigrationStatus, as far as it exists here.
+enum class MigrationStatus : std::uint8_t {
+  kNone,
+  kSetup,
+  kCancelling,
+  kCancelled,
+  kActive,
+  kPostcopyDevice,
+  kPostcopyActive,
+  kPreSwitchover,
+  kDevice,
+  kCompleted,
+  kFailed,
+};
+/// "postcopy-active".
+std::string_view ToString(MigrationStatus status) noexcept;
+/// Whether it is under way.
+bool IsActive(MigrationStatus status) noexcept;
+
+/// What query-migrate tells.
+struct MigrationInfo {
+  MigrationStatus status = MigrationStatus::kNone;
+  bool incoming = false;
+  std::optional<Error> error = std::nullopt;  ///< of one that failed
+
+  std::uint64_t total_time_ms = 0;
+  std::optional<std::uint64_t> setup_time_ms = std::nullopt;
+  std::optional<std::uint64_t> downtime_ms = std::nullopt;           ///< of a completed one
+  std::optional<std::uint64_t> expected_downtime_ms = std::nullopt;  ///< if it ended now
+
+  // Of the source.
+  std::uint64_t ram_total = 0;          ///< bytes of guest RAM
+  std::uint64_t remaining = 0;          ///< bytes of the pass under way
+  std::uint64_t transferred = 0;        ///< bytes sent
+  std::uint64_t normal_pages = 0;       ///< with contents
+  std::uint64_t zero_pages = 0;         ///< sent as a bit
+  std::uint64_t passes = 0;             ///< over memory, that are complete
+  std::uint64_t dirty_rate = 0;         ///< pages a second that the guest writes
+  std::uint64_t bandwidth = 0;          ///< bytes a second at which memory goes
+  std::uint64_t postcopy_requests = 0;  ///< pages that a vCPU of the destination waited for
+};
+
+}  // namespace holdfast::migration
