@@ -18,11 +18,12 @@ class Vm;
 
 /// How it is found out which pages were written.
 enum class DirtyMethod : std::uint8_t {
-  kAuto,    ///< kBitmap where nothing is against it, else kHash
+  kAuto,    ///< kRing where the VM has rings, else kBitmap; kHash where something is against it
   kBitmap,  ///< KVM's dirty log; bound memslots are unbound for as long as it lasts
+  kRing,    ///< KVM's dirty rings (kvm::Vm::EnableDirtyRings); bound memslots as with kBitmap
   kHash,    ///< a hash of each page's contents, compared with the one before: no help from KVM
 };
-/// "auto", "bitmap", "hash".
+/// "auto", "bitmap", "ring", "hash".
 std::string_view ToString(DirtyMethod method) noexcept;
 
 /// Finds the pages of guest RAM that are written from its start on, by the guest, by devices and
@@ -35,12 +36,12 @@ std::string_view ToString(DirtyMethod method) noexcept;
 /// A page that is written while Collect() works is reported by it or by the next one, never lost:
 /// who reads a page after Collect() has reported it either sees the write or hears of it again.
 ///
-/// More than that may be reported with kBitmap: a page that is not in KVM's page tables is mapped
-/// writable, and so logged, when the guest first touches it, even to read. After the exchange of a
-/// bound memslot that is every page.
+/// More than that may be reported with kBitmap and kRing: a page that is not in KVM's page tables
+/// is mapped writable, and so logged, when the guest first touches it, even to read. After the
+/// exchange of a bound memslot that is every page.
 ///
 /// What writes guest RAM without going through KVM or AddressSpace has to have said so
-/// (AddressSpace::GrantExternalAccess): kHash sees its writes; with kBitmap every page counts as
+/// (AddressSpace::GrantExternalAccess): kHash sees its writes; with the others every page counts as
 /// written while such a writer is there, and a tracker cannot start that way.
 ///
 /// Thread-safety: Start(), Stop() and destruction on the main thread with the vCPUs standing and no

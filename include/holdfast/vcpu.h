@@ -9,12 +9,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 namespace holdfast::kvm {
 
+class DirtyRings;
 class Vm;
 
 /// A virtual CPU.
@@ -37,7 +39,7 @@ class Vcpu {
 
   /// Runs the guest until it needs us. A memory fault (EFAULT with exit reason
   /// KVM_EXIT_MEMORY_FAULT) is an exit, not an error; EFAULT without one is an error, because then
-  /// no address is known.
+  /// no address is known. Full dirty rings are emptied, and the guest runs on.
   Result<RunOutcome> Run();
   /// The area shared with KVM: exit reason and data.
   kvm_run& run() const noexcept { return *reinterpret_cast<kvm_run*>(run_.data()); }
@@ -111,10 +113,12 @@ class Vcpu {
   Status SetMsrs(std::span<const kvm_msr_entry> entries) const;
 
  private:
-  Vcpu(UniqueFd fd, Mapping run, unsigned id) : fd_(std::move(fd)), run_(std::move(run)), id_(id) {}
+  Vcpu(UniqueFd fd, Mapping run, unsigned id, std::shared_ptr<DirtyRings> rings)
+      : fd_(std::move(fd)), run_(std::move(run)), id_(id), rings_(std::move(rings)) {}
   UniqueFd fd_;
   Mapping run_;
   unsigned id_;
+  std::shared_ptr<DirtyRings> rings_;  // the VM's; null without
 };
 
 }  // namespace holdfast::kvm

@@ -7,11 +7,13 @@
 #include <holdfast/unique_fd.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 
 namespace holdfast::kvm {
 
+class DirtyRings;
 class GuestMemfd;
 class System;
 
@@ -75,6 +77,14 @@ class Vm {
   Status ClearDirtyLog(std::uint32_t slot, std::uint64_t first, std::uint32_t count,
                        std::span<const std::uint64_t> bitmap) const;
 
+  /// From now on writes to slots with KVM_MEM_LOG_DIRTY_PAGES are told in rings, one a vCPU
+  /// (KVM_CAP_DIRTY_LOG_RING, Linux 5.11), and there is no GetDirtyLog() any more. Before the first
+  /// vCPU. @param entries  of each ring, a power of two @return kUnsupported, with the remedy, on a
+  /// kernel without or with smaller ones; else the failed ioctl
+  Status EnableDirtyRings(std::uint32_t entries);
+  /// Null unless they are enabled.
+  const std::shared_ptr<DirtyRings>& dirty_rings() const noexcept { return rings_; }
+
   /// Makes [from, from + size) private or shared on the VM's level (KVM_SET_MEMORY_ATTRIBUTES,
   /// Linux 6.8): private accesses are then served from the guest_memfd of the slot, shared ones
   /// from its userspace_addr. Contents are not carried over. @return the failed ioctl
@@ -113,6 +123,7 @@ class Vm {
       : fd_(std::move(fd)), vcpu_mmap_size_(vcpu_mmap_size) {}
   UniqueFd fd_;
   std::size_t vcpu_mmap_size_;
+  std::shared_ptr<DirtyRings> rings_;
 };
 
 }  // namespace holdfast::kvm

@@ -59,7 +59,8 @@ constexpr OptionSpec kTable[] = {
      {},
      "[accel=]accelerator[,prop[=value][,...]]",
      kStandard,
-     "selects the accelerator; kvm is the only one\ndevice=path (KVM device, default /dev/kvm)",
+     "selects the accelerator; kvm is the only one\ndevice=path (KVM device, default /dev/kvm), "
+     "dirty-ring-size=n (how KVM tells which pages the guest writes)",
      ParseAccel},
     {"enable-kvm",
      {},

@@ -67,6 +67,7 @@ struct Options {
 
   // The virtual machine.
   std::string kvm_device = "/dev/kvm";
+  std::uint32_t dirty_ring_size = 0;  ///< -accel dirty-ring-size=: entries a vCPU; 0: none
   std::string machine_type = "q35";
   std::string cpu_model = "host";
   object::ObjectStore objects;

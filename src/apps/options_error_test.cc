@@ -53,9 +53,16 @@ TEST(OptionsErrorTest, MachineAcceleratorAndCpu) {
        "-machine q35,accel=tcg:kvm: guest-memfd requires KVM accelerator"},
       {{"-accel", "foo"}, "-accel foo: invalid accelerator foo"},
       {{"-accel", "kvm,foo=1"}, "-accel kvm,foo=1: Invalid parameter 'foo'"},
-      {{"-accel", "kvm,dirty-ring-size=4096"},
-       "-accel kvm,dirty-ring-size=4096: QEMU has the parameter 'dirty-ring-size', Holdfast does "
-       "not have it yet"},
+      {{"-accel", "kvm,dirty-ring-size=1000"},
+       "-accel kvm,dirty-ring-size=1000: dirty-ring-size must be a power of two from 1024 to "
+       "65536, "
+       "not 1000"},
+      {{"-accel", "kvm,dirty-ring-size=512"},
+       "-accel kvm,dirty-ring-size=512: dirty-ring-size must be a power of two from 1024 to 65536, "
+       "not 512"},
+      {{"-accel", "kvm,dirty-ring-size=131072"},
+       "-accel kvm,dirty-ring-size=131072: dirty-ring-size must be a power of two from 1024 to "
+       "65536, not 131072"},
       {{"-accel", "kvm,kernel-irqchip=split"},
        "-accel kvm,kernel-irqchip=split: Parameter 'kernel-irqchip' does not accept value 'split'"},
       {{"-machine", "foo"}, "-machine foo: unsupported machine type 'foo'"},

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <holdfast/dirty_rings.h>
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "apps/options_parse.h"
 #include "object/property.h"
@@ -40,19 +42,38 @@ Status CheckAccelerator(std::string_view name) {
               "Holdfast has one accelerator: kvm.");
 }
 
+Status SetDirtyRing(Options& options, const PropertyValue& value) {
+  using kvm::DirtyRings;
+  const std::uint64_t entries = std::get<std::uint64_t>(value);
+  if (entries != 0 && (!std::has_single_bit(entries) || entries < DirtyRings::kLeast ||
+                       entries > DirtyRings::kMost)) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("dirty-ring-size must be a power of two from {} to {}, not {}",
+                            DirtyRings::kLeast, DirtyRings::kMost, entries),
+                "Write 4096, or 0 for KVM's dirty log.");
+  }
+  options.dirty_ring_size = static_cast<std::uint32_t>(entries);
+  return {};
+}
+
 constexpr Property<Options> kAccelProperties[] = {
     {{.name = "device", .default_text = "/dev/kvm", .description = "the KVM device to open"},
      object::SetField<&Options::kvm_device>},
+    {{.name = "dirty-ring-size",
+      .type = PropertyType::kUint,
+      .default_text = "0",
+      .description = "entries of each vCPU's dirty ring; 0: KVM's dirty log instead"},
+     SetDirtyRing},
     {{.name = "kernel-irqchip",
       .type = PropertyType::kEnum,
       .default_text = "on",
       .description = "interrupt controllers in the kernel",
       .choices = kOn}},
 };
-constexpr std::array<std::string_view, 12> kQemuAccelProperties = {
-    "dirty-ring-size", "eager-split-size", "honor-guest-pat", "igd-passthru",
-    "kvm-shadow-mem",  "notify-vmexit",    "notify-window",   "one-insn-per-tb",
-    "split-wx",        "tb-size",          "thread",          "xen-pmu"};
+constexpr std::array<std::string_view, 11> kQemuAccelProperties = {
+    "eager-split-size", "honor-guest-pat", "igd-passthru",    "kvm-shadow-mem",
+    "notify-vmexit",    "notify-window",   "one-insn-per-tb", "split-wx",
+    "tb-size",          "thread",          "xen-pmu"};
 
 Status SetMachineAccel(Options&, const PropertyValue& value) {
   // QEMU tries a list, "kvm:tcg", from the left; here the first must do.

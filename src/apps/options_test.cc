@@ -51,6 +51,13 @@ TEST(OptionsTest, OneDashOrTwo) {
   EXPECT_EQ(Parse({"-kernel", "a"})->machine.kernel, "a");
 }
 
+TEST(OptionsTest, DirtyRingsAndNewAddressesAreOnRequest) {
+  EXPECT_EQ(Good({}).dirty_ring_size, 0U);
+  EXPECT_EQ(Good({"-accel", "kvm,dirty-ring-size=4096"}).dirty_ring_size, 4096U);
+  EXPECT_FALSE(Good({"-incoming", "file:a"}).incoming->new_mac);
+  EXPECT_TRUE(Good({"-incoming", "file:a,new-mac=on"}).incoming->new_mac);
+}
+
 TEST(OptionsTest, DefaultsAreQemus) {
   const Options options = Good({});
   EXPECT_EQ(options.kvm_device, "/dev/kvm");

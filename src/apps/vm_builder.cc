@@ -155,8 +155,18 @@ Status VirtualMachine::BuildMachine(std::function<bool()> interrupted) {
   return {};
 }
 
-// What keeps memory from the host decides what the VM is and how its RAM is made.
 Status VirtualMachine::BuildVm() {
+  HF_TRY_STATUS(MakeVm());
+  if (options_.dirty_ring_size == 0) return {};
+  if (Status enabled = vm_->EnableDirtyRings(options_.dirty_ring_size); !enabled) {
+    return Fail(std::move(enabled).error().Wrap(
+        fmt::format("-accel kvm,dirty-ring-size={}", options_.dirty_ring_size)));
+  }
+  return {};
+}
+
+// What keeps memory from the host decides what the VM is and how its RAM is made.
+Status VirtualMachine::MakeVm() {
   if (options_.confidential.empty()) {
     HF_TRY(vm_, kvm::Vm::Create(*system_));
     return {};

@@ -64,6 +64,7 @@ class VirtualMachine {
   std::vector<control::ChardevInfo> Chardevs() const;
   Status BuildMachine(std::function<bool()> interrupted);
   Status BuildVm();
+  Status MakeVm();
   Status BuildRam(std::function<bool()> interrupted);
   control::Monitor& AddMonitor(devices::Chardev& front);
   // vm_block.cc

@@ -112,6 +112,7 @@ static_assert(kSetMemoryAttributes2.number == 0xc080aed2UL);
 inline constexpr Request<kvm_dirty_log> kGetDirtyLog{KVM_GET_DIRTY_LOG, "KVM_GET_DIRTY_LOG"};
 inline constexpr Request<kvm_clear_dirty_log> kClearDirtyLog{KVM_CLEAR_DIRTY_LOG,
                                                              "KVM_CLEAR_DIRTY_LOG"};
+inline constexpr ValueRequest kResetDirtyRings{KVM_RESET_DIRTY_RINGS, "KVM_RESET_DIRTY_RINGS"};
 inline constexpr ValueRequest kCreateVcpu{KVM_CREATE_VCPU, "KVM_CREATE_VCPU"};
 inline constexpr ValueRequest kCreateIrqchip{KVM_CREATE_IRQCHIP, "KVM_CREATE_IRQCHIP"};
 inline constexpr ValueRequest kSetTssAddr{KVM_SET_TSS_ADDR, "KVM_SET_TSS_ADDR"};

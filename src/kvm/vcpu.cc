@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <holdfast/dirty_rings.h>
 #include <holdfast/units.h>
 #include <holdfast/vcpu.h>
 #include <holdfast/vm.h>
@@ -42,11 +43,17 @@ Result<Vcpu> Vcpu::Create(const Vm& vm, unsigned id) {
   UniqueFd owner(*fd);
   HF_TRY(Mapping run, Mapping::MapFile(owner.get(), 0, vm.vcpu_mmap_size(), PROT_READ | PROT_WRITE,
                                        "a vCPU's shared area"));
-  return Vcpu(std::move(owner), std::move(run), id);
+  if (vm.dirty_rings() != nullptr) HF_TRY_STATUS(vm.dirty_rings()->Add(owner.get()));
+  return Vcpu(std::move(owner), std::move(run), id, vm.dirty_rings());
 }
 
 Result<Vcpu::RunOutcome> Vcpu::Run() {
-  if (internal::Ioctl(fd_.get(), kRun.number, 0) >= 0) return RunOutcome::kExit;
+  // Full rings are no business of the guest's. A request to exit ends this: KVM sees it at entry.
+  while (internal::Ioctl(fd_.get(), kRun.number, 0) >= 0) {
+    if (run().exit_reason != KVM_EXIT_DIRTY_RING_FULL || rings_ == nullptr)
+      return RunOutcome::kExit;
+    HF_TRY_STATUS(rings_->Harvest());
+  }
   switch (errno) {
     case EINTR:
     case EAGAIN:  // an application processor that waits for its INIT and was woken

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <holdfast/dirty_rings.h>
 #include <holdfast/guest_memfd.h>
 #include <holdfast/kvm_system.h>
 #include <holdfast/vm.h>
@@ -76,6 +77,26 @@ Vm::DirtyLogMode Vm::EnableManualDirtyLog() const noexcept {
     return (flags & kAllSet) != 0 ? DirtyLogMode::kManualAllSet : DirtyLogMode::kManual;
   }
   return DirtyLogMode::kPlain;
+}
+
+Status Vm::EnableDirtyRings(std::uint32_t entries) {
+  // KVM says how many bytes a ring may have. The first one (Linux 6.2) is the same with its memory
+  // order promised, which x86 has anyway.
+  for (const int capability : {KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_DIRTY_LOG_RING}) {
+    const int most = CheckExtension(capability) / static_cast<int>(sizeof(kvm_dirty_gfn));
+    if (most <= 0) continue;
+    if (entries > static_cast<std::uint32_t>(most)) {
+      return Fail(Errc::kUnsupported,
+                  fmt::format("this host's KVM has dirty rings of at most {} entries", most),
+                  fmt::format("Ask for {}.", most));
+    }
+    HF_TRY_STATUS(EnableCapability(static_cast<std::uint32_t>(capability),
+                                   std::uint64_t{entries} * sizeof(kvm_dirty_gfn)));
+    rings_ = std::make_shared<DirtyRings>(fd_.get(), entries);
+    return {};
+  }
+  return Fail(Errc::kUnsupported, "this host's KVM has no dirty rings",
+              "Leave dirty-ring-size= out, or use Linux 5.11 or newer on x86-64.");
 }
 
 Status Vm::GetDirtyLog(std::uint32_t slot, std::span<std::uint64_t> bitmap) const {

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <holdfast/address_space.h>
 #include <holdfast/ram_block.h>
 #include <holdfast/units.h>
@@ -101,16 +99,11 @@ class LogTracker : public DirtyTracker {
 
 Result<std::unique_ptr<DirtyTracker>> StartLogTracker(AddressSpace& memory, const kvm::Vm& vm,
                                                       const DirtyTracker::Options& options) {
-  if (memory.host_writes().enabled()) {
-    return Fail(Errc::kInvalidArgument, "KVM logs writes to guest memory for somebody else already",
-                "Wait until that has ended, or compare contents (hash).");
+  if (vm.dirty_rings() != nullptr) {
+    return Fail(Errc::kInvalidArgument, "KVM keeps no dirty log where it has dirty rings",
+                "Use the rings (ring), or leave dirty-ring-size= out.");
   }
-  if (const auto externals = memory.host_writes().Externals(); !externals.empty()) {
-    return Fail(
-        Errc::kInvalidArgument,
-        fmt::format("{} writes guest memory without a log of it", fmt::join(externals, " and ")),
-        "Compare contents (hash) instead of KVM's log, or do without it.");
-  }
+  HF_TRY_STATUS(CheckLoggable(memory));
   auto tracker = std::make_unique<LogTracker>(memory, vm);
   HF_TRY_STATUS(tracker->Begin(options));
   return tracker;

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <guest_images.h>
+#include <holdfast/dirty_rings.h>
 #include <holdfast/dirty_tracker.h>
 #include <holdfast/units.h>
 
@@ -44,6 +45,11 @@ std::vector<TrackerCase> Cases() {
       {"BitmapGuard",
        {.ram_size = kRam, .conversion = ConversionEngineKind::kGuard},
        DirtyMethod::kBitmap},
+      {"RingUnbound", {.ram_size = kRam, .dirty_ring = 1024}, DirtyMethod::kRing},
+      {"RingBound", {.ram_size = kRam, .bound = true, .dirty_ring = 65536}, DirtyMethod::kRing},
+      {"RingTwoRegions",
+       {.ram_size = kRam, .bound = true, .high_ram = 256 * kMiB, .dirty_ring = 4096},
+       DirtyMethod::kRing},
       {"HashUnbound", {.ram_size = kRam}, DirtyMethod::kHash},
       {"HashBound", {.ram_size = kRam, .bound = true}, DirtyMethod::kHash},
       {"HashMemfd", {.ram_size = kRam, .memfd = true}, DirtyMethod::kHash},
@@ -189,6 +195,42 @@ TEST_F(TrackerChoice, FallsBackToHashingWhereTheLogCannotBe) {
   ASSERT_FALSE(refused);
   EXPECT_THAT(refused.error().ToString(),
               HasSubstr("the network card 'n0' (vhost) writes guest memory without a log of it"));
+}
+
+TEST_F(TrackerChoice, WhereThereAreRingsTheyAreUsedAndThereIsNoLog) {
+  auto made = GuestVm::Create({.ram_size = kRam, .vcpus = 2, .dirty_ring = 1024});
+  ASSERT_OK(made);
+  GuestVm& guest = **made;
+  {
+    auto tracker = DirtyTracker::Start(guest.space(), guest.vm());
+    ASSERT_OK(tracker);
+    EXPECT_EQ((*tracker)->method(), DirtyMethod::kRing);
+    // Many times what the rings hold, by two vCPUs: they are emptied on the way.
+    constexpr std::uint64_t kPages = 5000;
+    const std::uint64_t second = GuestVm::kFreeRam + kPages * kPageSize;
+    for (const GuestOutcome& outcome :
+         guest.Run(guests::kMemwalk, {{GuestVm::kFreeRam, kPages, 1}, {second, kPages, 1}}))
+      EXPECT_EQ(outcome.error, "");
+    DirtyPages dirty(guest.space());
+    ASSERT_OK((*tracker)->Collect(dirty));
+    const PageBitmap& pages = *dirty.Find(guest.ram());
+    for (std::uint64_t page = 0; page < 2 * kPages; ++page)
+      EXPECT_TRUE(pages.Test(GuestVm::kFreeRam / kPageSize + page)) << page;
+    std::uint64_t all = 0;
+    for (const std::uint64_t count : guest.vm().dirty_rings()->Counts()) all += count;
+    EXPECT_GE(all, 2 * kPages);
+  }
+  const auto refused =
+      DirtyTracker::Start(guest.space(), guest.vm(), {.method = DirtyMethod::kBitmap});
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().ToString(), HasSubstr("no dirty log where it has dirty rings"));
+
+  auto plain = GuestVm::Create({.ram_size = kRam});
+  ASSERT_OK(plain);
+  const auto none =
+      DirtyTracker::Start((*plain)->space(), (*plain)->vm(), {.method = DirtyMethod::kRing});
+  ASSERT_FALSE(none);
+  EXPECT_THAT(none.error().ToString(), HasSubstr("-accel kvm,dirty-ring-size="));
 }
 
 TEST_F(TrackerChoice, MemoryInTwoLayersIsRefusedAndGoesOn) {

@@ -159,6 +159,7 @@ Result<std::unique_ptr<GuestVm>> GuestVm::Create(const Options& options) {
   HF_TRY(kvm::Vm vm, kvm::Vm::Create(system, two_layers ? kvm::abi::kVmTypeSwProtected
                                                         : kvm::abi::kVmTypeDefault));
   std::unique_ptr<GuestVm> guest(new GuestVm(std::move(system), std::move(vm), options.patience));
+  if (options.dirty_ring != 0) HF_TRY_STATUS(guest->vm_.EnableDirtyRings(options.dirty_ring));
   if (options.memfd) {
     HF_TRY(guest->ram_, RamBlock::CreateMemfd("ram", options.ram_size));
   } else if (two_layers) {

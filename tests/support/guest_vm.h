@@ -54,7 +54,8 @@ class GuestVm {
     std::optional<ConversionEngineKind> conversion = {};
     /// Not 0: the upper half of the RAM lies here instead (below 4 GiB), in a memslot of its own.
     std::uint64_t high_ram = 0;
-    double patience = 60;  ///< seconds until Run() stops a guest that does not end
+    std::uint32_t dirty_ring = 0;  ///< entries of the vCPUs' dirty rings; 0: a dirty log instead
+    double patience = 60;          ///< seconds until Run() stops a guest that does not end
   };
   /// rdi, rsi, rdx, rcx, r8 of one vCPU.
   struct Arguments {
