@@ -17,8 +17,6 @@
 #include <sys/mman.h>
 
 #include <chrono>
-#include <cstdio>
-#include <cstdlib>
 #include <ctime>
 
 #include "memory/guard_pages.h"
@@ -240,10 +238,5 @@ int Main(int rounds, std::string_view only) {
 }  // namespace holdfast::bench
 
 int main(int argc, char** argv) {
-  const int rounds = argc == 2 || argc == 3 ? std::atoi(argv[1]) : 0;
-  if (rounds < 1) {
-    std::fputs("usage: convert_bench ROUNDS [NAME]\n", stderr);
-    return 1;
-  }
-  return holdfast::bench::Main(rounds, argc == 3 ? argv[2] : "");
+  return holdfast::bench::RunBench(argc, argv, "convert_bench", holdfast::bench::Main);
 }

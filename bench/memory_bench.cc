@@ -13,7 +13,6 @@
 
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <thread>
 
 #include "object/memory_backend.h"
@@ -111,10 +110,5 @@ int Main(int rounds, std::string_view only) {
 }  // namespace holdfast::bench
 
 int main(int argc, char** argv) {
-  const int rounds = argc == 2 || argc == 3 ? std::atoi(argv[1]) : 0;
-  if (rounds < 1) {
-    std::fputs("usage: memory_bench ROUNDS [NAME]\n", stderr);
-    return 1;
-  }
-  return holdfast::bench::Main(rounds, argc == 3 ? argv[2] : "");
+  return holdfast::bench::RunBench(argc, argv, "memory_bench", holdfast::bench::Main);
 }

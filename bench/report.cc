@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <utility>
 #include <vector>
 
@@ -53,6 +54,16 @@ void Report::Compare(const std::string& name, const std::string& unit, const std
              "\n",
              name, value, unit, baseline, base, value / base);
   std::fflush(stdout);
+}
+
+int RunBench(int argc, char** argv, std::string_view program,
+             int (*run)(int rounds, std::string_view only)) {
+  const int rounds = argc == 2 || argc == 3 ? std::atoi(argv[1]) : 0;
+  if (rounds < 1) {
+    fmt::print(stderr, "usage: {} ROUNDS [NAME]\n", program);
+    return 1;
+  }
+  return run(rounds, argc == 3 ? argv[2] : "");
 }
 
 }  // namespace holdfast::bench

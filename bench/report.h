@@ -47,4 +47,8 @@ class Report {
   bool failed_ = false;
 };
 
+/// The main function of a program whose line is `PROGRAM ROUNDS [NAME]`. @return its exit status
+int RunBench(int argc, char** argv, std::string_view program,
+             int (*run)(int rounds, std::string_view only));
+
 }  // namespace holdfast::bench

@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -31,6 +30,7 @@ constexpr std::uint64_t kGuestRam = 256 * kMiB;
 constexpr std::uint64_t kTouched = 192 * kMiB;
 constexpr std::uint64_t kPages = kTouched / kPageSize;
 constexpr std::uint64_t kHashed = 512 * kMiB;
+constexpr std::uint32_t kRingEntries = 4096;
 
 double Seconds(steady_clock::time_point since) {
   return duration<double>(steady_clock::now() - since).count();
@@ -48,7 +48,9 @@ Result<double> Walk(test::GuestVm& guest, std::uint64_t pages, std::uint64_t see
 // What the guest and whoever collects need for a walk over pages that were all taken out of the log
 // just before: every page is written for the first time again.
 Result<double> Tracked(std::optional<DirtyMethod> method) {
-  HF_TRY(const auto guest, test::GuestVm::Create({.ram_size = kGuestRam}));
+  HF_TRY(const auto guest,
+         test::GuestVm::Create({.ram_size = kGuestRam,
+                                .dirty_ring = method == DirtyMethod::kRing ? kRingEntries : 0}));
   HF_TRY([[maybe_unused]] const double warm, Walk(*guest, kPages, 1));
   if (!method) return Walk(*guest, kPages, 2);
   HF_TRY(const auto tracker, DirtyTracker::Start(guest->space(), guest->vm(), {.method = *method}));
@@ -131,7 +133,7 @@ Status HashAgainstCopy(Report& report) {
 
 int Main(int rounds, std::string_view only) {
   Report report("tracking_bench", rounds, only);
-  for (const DirtyMethod method : {DirtyMethod::kBitmap, DirtyMethod::kHash}) {
+  for (const DirtyMethod method : {DirtyMethod::kBitmap, DirtyMethod::kRing, DirtyMethod::kHash}) {
     report.Compare(
         fmt::format("dirty_tracking/{}", ToString(method)), "ns/page", "no tracking",
         [&] { return Tracked(method); }, [] { return Tracked(std::nullopt); });
@@ -152,10 +154,5 @@ int Main(int rounds, std::string_view only) {
 }  // namespace holdfast::bench
 
 int main(int argc, char** argv) {
-  const int rounds = argc == 2 || argc == 3 ? std::atoi(argv[1]) : 0;
-  if (rounds < 1) {
-    std::fputs("usage: tracking_bench ROUNDS [NAME]\n", stderr);
-    return 1;
-  }
-  return holdfast::bench::Main(rounds, argc == 3 ? argv[2] : "");
+  return holdfast::bench::RunBench(argc, argv, "tracking_bench", holdfast::bench::Main);
 }
