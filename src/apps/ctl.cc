@@ -99,6 +99,13 @@ constexpr Subcommand kSubcommands[] = {
      "really allocated; q quits\n"
      "--once prints one sample over the interval (2 seconds); --json does so for scripts",
      RunCtlTop},
+    {"dirty-rate",
+     {},
+     "socket [--seconds n] [--mode page-sampling|dirty-bitmap|dirty-ring] [--json]",
+     "measures how much the guest writes, in MiB of different pages a second\n"
+     "page-sampling looks at some pages and costs next to nothing; dirty-bitmap and dirty-ring "
+     "(with -accel kvm,dirty-ring-size=) let KVM count, exactly, and slow the guest down meanwhile",
+     RunCtlDirtyRate},
     {"snapshot",
      {},
      "create|load|info|verify|merge|diff|restore ...",

@@ -50,6 +50,7 @@ CtlOutcome RunCtlInfo(CtlWords words);
 CtlOutcome RunCtlMap(CtlWords words);
 CtlOutcome RunCtlQmp(CtlWords words);
 CtlOutcome RunCtlTop(CtlWords words);
+CtlOutcome RunCtlDirtyRate(CtlWords words);
 /// Takes snapshots of one, and works on their files.
 CtlOutcome RunCtlSnapshot(CtlWords words);
 /// Starts several guests from one.

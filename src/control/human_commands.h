@@ -84,6 +84,10 @@ class HumanCommands {
   Result<std::string> DeviceDel(std::string_view arguments);
   Result<std::string> InfoPci(std::string_view arguments);
 
+  // qmp_dirty_rate.cc
+  Result<std::string> CalcDirtyRate(std::string_view arguments);
+  Result<std::string> InfoDirtyRate(std::string_view arguments);
+
   // human_snapshot.cc
   Result<std::string> Savevm(std::string_view arguments);
   Result<std::string> Loadvm(std::string_view arguments);

@@ -23,6 +23,7 @@ struct Complete : Schema {
     DefineTraceCommands(*this);
     DefineConversionCommands(*this);
     DefineSevCommands(*this);
+    DefineDirtyRateCommands(*this);
     DefineSnapshotCommands(*this);
     DefineVmGenerationIdCommand(*this);
   }

@@ -40,18 +40,28 @@ void Snapshots::SetStatus(Job& job, JobStatus status) {
   if (events_.status_changed) events_.status_changed(job.info);
 }
 
-Result<Snapshots::Job*> Snapshots::Create(std::string_view id, std::string_view type, Done done) {
-  if (id.empty()) return Fail(Errc::kInvalidArgument, "Invalid job ID ''", "Name the job.");
-  if (Find(id) != nullptr) {
-    return Fail(Errc::kInvalidArgument, fmt::format("Job ID '{}' already in use", id),
-                "Dismiss that job first, or use another name.");
-  }
+Status Snapshots::CheckIdle() const {
   for (const auto& job : jobs_) {
     if (!job->active()) continue;
     return Fail(Errc::kInvalidArgument,
                 fmt::format("the job '{}' is under way, and there is one at a time", job->info.id),
                 "Wait for it, or cancel it.");
   }
+  return {};
+}
+
+Status Snapshots::MeasureDirtyRate(const DirtyRateRequest& request) {
+  HF_TRY_STATUS(CheckIdle());
+  return dirty_rate_.Start(request);
+}
+
+Result<Snapshots::Job*> Snapshots::Create(std::string_view id, std::string_view type, Done done) {
+  if (id.empty()) return Fail(Errc::kInvalidArgument, "Invalid job ID ''", "Name the job.");
+  if (Find(id) != nullptr) {
+    return Fail(Errc::kInvalidArgument, fmt::format("Job ID '{}' already in use", id),
+                "Dismiss that job first, or use another name.");
+  }
+  HF_TRY_STATUS(CheckIdle());
   jobs_.push_back(std::make_unique<Job>(
       Job{.info = {.id = std::string(id), .type = type}, .done = std::move(done)}));
   return jobs_.back().get();

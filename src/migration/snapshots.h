@@ -11,6 +11,7 @@
 
 #include <holdfast/error.h>
 
+#include "migration/dirty_rate.h"
 #include "migration/lazy_restore.h"
 #include "migration/load_job.h"
 #include "migration/save_job.h"
@@ -72,6 +73,11 @@ class Snapshots {
   /// The guest goes on: memory that could not be read is tried again.
   void Resumed();
 
+  /// Starts to measure how much the guest writes. @return kInvalidArgument while a job is under
+  ///         way, and what DirtyRate::Start() says
+  Status MeasureDirtyRate(const DirtyRateRequest& request);
+  const DirtyRateInfo& dirty_rate() const noexcept { return dirty_rate_.info(); }
+
   std::vector<JobInfo> jobs() const;
   /// Asks a job to end. @return kNotFound in QEMU's words
   Status Cancel(std::string_view job);
@@ -91,6 +97,7 @@ class Snapshots {
     }
   };
   Result<Job*> Create(std::string_view id, std::string_view type, Done done);
+  Status CheckIdle() const;
   Status Started(Job& job, Status status);
   void Finished(std::string_view id, const Status& status);
   void SetStatus(Job& job, JobStatus status);
@@ -101,6 +108,7 @@ class Snapshots {
   const Subject subject_;
   const SnapshotDirectory about_;
   const Events events_;
+  DirtyRate dirty_rate_{subject_};
   std::vector<std::unique_ptr<Job>> jobs_;
 };
 

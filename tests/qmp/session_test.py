@@ -245,6 +245,27 @@ class FullSession(unittest.TestCase):
         self.assertEqual(run("trace-event-get-state", name="kvm_run_exit")[0]["state"], "enabled")
         run("trace-event-set-state", name="kvm_run_exit", enable=False)
 
+    def test_the_dirty_rate_is_measured(self) -> None:
+        run = self.session.run
+        self.assertEqual(run("query-dirty-rate")["status"], "unstarted")
+        self.fails("GenericError: calc-time is out of range [100, 60000] milliseconds",
+                   "calc-dirty-rate", calc_time=0)
+        self.fails("GenericError: sample-pages is out of range [128, 16384]",
+                   "calc-dirty-rate", calc_time=1, sample_pages=1)
+        self.fails("GenericError: sample-pages is used only in page-sampling mode",
+                   "calc-dirty-rate", calc_time=1, sample_pages=512, mode="dirty-bitmap")
+        self.fails("GenericError: this virtual machine has no dirty rings",
+                   "calc-dirty-rate", calc_time=1, mode="dirty-ring")
+        self.assertEqual(run("query-dirty-rate")["status"], "unstarted")
+        for mode in ("page-sampling", "dirty-bitmap"):
+            run("calc-dirty-rate", calc_time=200, calc_time_unit="millisecond", mode=mode)
+            while (info := run("query-dirty-rate", calc_time_unit="millisecond"))[
+                    "status"] == "measuring":
+                self.assertNotIn("dirty-rate", info)
+            self.assertEqual((info["status"], info["mode"], info["calc-time"]),
+                             ("measured", mode, 200))
+            self.assertGreaterEqual(info["dirty-rate"], 0)
+
     def test_statistics_match_their_schemas(self) -> None:
         run = self.session.run
         run("cont")
