@@ -10,15 +10,14 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <random>
 
 #include "base/event_loop.h"
 #include "devices/device_request.h"
 #include "devices/pci/pci_host.h"
 #include "devices/virtio/virtio_pci_regs.h"
+#include "kvm/built_machine.h"
 #include "machine/machine.h"
 #include "support/kvm_fixture.h"
 
@@ -37,20 +36,8 @@ constexpr std::uint64_t kUsed = 0x802000;
 constexpr std::uint64_t kBuffers = 0x803000;
 constexpr std::uint16_t kEntries = 8;
 
-std::string GuestPath() {
-  if (const char* folder = std::getenv("HOLDFAST_GUESTS"))
-    return std::string(folder) + "/hello.elf";
-  const auto self = std::filesystem::read_symlink("/proc/self/exe");
-  return (self.parent_path().parent_path() / "guests" / "hello.elf").string();
-}
-
 // A machine with a device of every kind that needs nothing of the host.
-struct Computer {
-  std::unique_ptr<kvm::Vm> vm;
-  std::unique_ptr<EventLoop> loop;
-  std::unique_ptr<RamBlock> ram;
-  std::unique_ptr<devices::Backends> backends = std::make_unique<devices::Backends>();
-  std::unique_ptr<Machine> machine;
+struct Computer : BuiltMachine {
   std::uint16_t added = 0;
 
   devices::pci::Function& rng() const {
@@ -108,10 +95,9 @@ class DeviceStateTest : public KvmTest {
   Computer Make(bool incoming) {
     Computer made;
     machine::MachineConfig config;
-    config.kernel = GuestPath();
+    config.kernel = HelloPath();
     config.cmdline = "n";
     config.incoming = incoming;
-    config.backends = made.backends.get();
     for (const char* const text :
          {"driver=pcie-root-port,id=rp0", "driver=virtio-rng-pci,id=rng0,bus=rp0",
           "driver=pci-testdev,id=t0", "driver=i6300esb,id=w0", "driver=virtio-scsi-pci,id=s0",
@@ -119,20 +105,7 @@ class DeviceStateTest : public KvmTest {
           "driver=virtconsole,id=c0,nr=5,name=p"}) {
       config.devices.push_back(Request(text));
     }
-    auto vm = kvm::Vm::Create(system());
-    EXPECT_OK(vm);
-    made.vm = std::make_unique<kvm::Vm>(*std::move(vm));
-    auto loop = EventLoop::Create();
-    EXPECT_OK(loop);
-    made.loop = *std::move(loop);
-    auto ram = RamBlock::CreateGuestMemfd(*made.vm, "ram", kGuestRam, /*bind=*/false);
-    EXPECT_OK(ram);
-    made.ram = *std::move(ram);
-    RamBlock* const blocks[] = {made.ram.get()};
-    auto machine = Machine::Create(*made.loop, system(), *made.vm, blocks, std::move(config),
-                                   {.quit = [](int) {}});
-    EXPECT_OK(machine);
-    if (machine) made.machine = *std::move(machine);
+    made.Build(system(), kGuestRam, std::move(config));
     return made;
   }
   static devices::DeviceRequest Request(const char* text) {

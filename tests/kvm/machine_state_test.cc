@@ -9,13 +9,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <random>
 
 #include "base/event_loop.h"
 #include "devices/machine_services.h"
+#include "kvm/built_machine.h"
 #include "machine/machine.h"
 #include "support/kvm_fixture.h"
 
@@ -29,20 +28,8 @@ using ::testing::HasSubstr;
 constexpr std::uint64_t kMachineRam = 16 * kMiB;
 constexpr GuestAddress kCounter{0x500000};  // where hello.elf counts
 
-std::string HelloPath() {
-  if (const char* folder = std::getenv("HOLDFAST_GUESTS"))
-    return std::string(folder) + "/hello.elf";
-  const auto self = std::filesystem::read_symlink("/proc/self/exe");
-  return (self.parent_path().parent_path() / "guests" / "hello.elf").string();
-}
-
-// A machine with all that it stands on.
-struct Instance {
-  std::unique_ptr<kvm::Vm> vm;  // the machine refers to it
-  std::unique_ptr<EventLoop> loop;
-  std::unique_ptr<RamBlock> ram;
-  std::unique_ptr<Machine> machine;
-
+// A machine whose guest counts.
+struct Instance : BuiltMachine {
   std::uint32_t Count() const {
     std::uint32_t count = 0;
     EXPECT_OK(machine->memory().Read(kCounter, std::as_writable_bytes(std::span(&count, 1))));
@@ -68,20 +55,7 @@ class MachineStateTest : public KvmTest {
     config.cmdline = std::move(commands);
     config.incoming = incoming;
     config.smp = {.cpus = cpus, .max_cpus = cpus, .sockets = cpus, .cores = 1, .threads = 1};
-    auto vm = kvm::Vm::Create(system());
-    EXPECT_OK(vm);
-    made.vm = std::make_unique<kvm::Vm>(*std::move(vm));
-    auto loop = EventLoop::Create();
-    EXPECT_OK(loop);
-    made.loop = *std::move(loop);
-    auto ram = RamBlock::CreateGuestMemfd(*made.vm, "ram", kMachineRam, /*bind=*/false);
-    EXPECT_OK(ram);
-    made.ram = *std::move(ram);
-    RamBlock* const blocks[] = {made.ram.get()};
-    auto machine = Machine::Create(*made.loop, system(), *made.vm, blocks, std::move(config),
-                                   {.quit = [](int) {}});
-    EXPECT_OK(machine);
-    if (machine) made.machine = *std::move(machine);
+    made.Build(system(), kMachineRam, std::move(config));
     return made;
   }
 
