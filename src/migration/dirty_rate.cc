@@ -21,8 +21,8 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kShortest{100};
-constexpr milliseconds kLongest{60'000};
+constexpr milliseconds kShortestTime{100};
+constexpr milliseconds kLongestTime{60'000};
 constexpr std::uint64_t kFewestSamples = 128;
 constexpr std::uint64_t kMostSamples = 16384;
 
@@ -34,10 +34,10 @@ std::int64_t Rate(std::uint64_t pages, EventLoop::Clock::duration time) {
 }
 
 Status Check(const DirtyRateRequest& request) {
-  if (request.time < kShortest || request.time > kLongest) {
+  if (request.time < kShortestTime || request.time > kLongestTime) {
     return Fail(Errc::kInvalidArgument,
-                fmt::format("calc-time is out of range [{}, {}] milliseconds", kShortest.count(),
-                            kLongest.count()),
+                fmt::format("calc-time is out of range [{}, {}] milliseconds",
+                            kShortestTime.count(), kLongestTime.count()),
                 "Measure for a second or some more.");
   }
   if (!request.sample_pages) return {};
