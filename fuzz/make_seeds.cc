@@ -10,6 +10,7 @@
 
 #include "machine/boot/test_images.h"
 #include "migration/snapshot_format.h"
+#include "migration/wire.h"
 
 namespace {
 
@@ -345,6 +346,42 @@ void SaveSnapshot(const std::filesystem::path& folder) {
   save("parts", 3, EncodeParts(std::array<FilePiece, 3>{piece, FilePiece{}, piece}));
 }
 
+// What each decoder takes whole, and streams of frames, as fuzz_migration.cc takes them.
+void SaveMigration(const std::filesystem::path& folder) {
+  using namespace holdfast::migration;
+  const auto text = [](std::span<const std::byte> bytes) {
+    return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  };
+  const std::string config = text(EncodeConfig({.creator = "holdfast",
+                                                .page_channels = 2,
+                                                .blocks = {{"pc.ram", 1 << 16}},
+                                                .sections = {{"rtc", 1, {std::byte{1}}}}}));
+  SaveText(folder, "hello", '\1' + text(EncodeHello({})).substr(8));
+  SaveText(folder, "config", '\2' + config);
+  SaveText(folder, "sections", '\3' + text(EncodeSections({{"rtc", 1, {std::byte{1}}}})));
+  SaveText(folder, "request",
+           '\4' + text(EncodeRequest({.id = 1, .count = 2, .offset = 4096, .wanted = {3, 0}})));
+  SaveText(folder, "missing",
+           '\5' + text(EncodeMissing({.block = 1, .first = 64, .words = {7, 1}})));
+  const auto frame = [](FrameType type, const std::string& payload) {
+    const auto size = payload.size();
+    return std::string{static_cast<char>(type), static_cast<char>(size),
+                       static_cast<char>(size >> 8)} +
+           payload;
+  };
+  const auto pages = [&](PagesHead head, std::span<const std::uint64_t> words) {
+    head.count = static_cast<std::uint32_t>(words.size());
+    return frame(FrameType::kPages, text(EncodePagesHead(head)) + text(EncodePageWords(words)) +
+                                        std::string(head.stored, '\7'));
+  };
+  constexpr std::array<std::uint64_t, 2> kWords = {0, 4096 | kZeroPage};
+  SaveText(folder, "frames",
+           '\6' + frame(FrameType::kConfig, config) + pages({.block = 1, .stored = 4096}, kWords) +
+               pages({.encoding = PagesHead::Encoding::kZstd, .stored = 20}, kWords) +
+               frame(FrameType::kPassEnd, text(EncodeNumber(1))) + frame(FrameType::kAlive, {}) +
+               frame(FrameType::kError, "no room"));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -367,6 +404,7 @@ int main(int argc, char** argv) {
   SaveConversion(root / "conversion");
   SaveModel(root / "model");
   SaveSnapshot(root / "snapshot");
+  SaveMigration(root / "migration");
   SaveSmallDevices(root / "balloon", root / "virtio_serial");
   return 0;
 }
