@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include <holdfast/error.h>
+
 #include "object/property.h"
 
 namespace holdfast {
@@ -23,6 +25,7 @@ class Machine;
 }
 namespace migration {
 class Settings;
+class Migration;
 class Snapshots;
 }  // namespace migration
 namespace object {
@@ -64,6 +67,7 @@ struct VmContext {
 
   std::function<machine::Machine&()> machine;
   std::function<kvm::Vm&()> vm;
+  std::function<migration::Migration&()> migration;
   std::function<migration::Snapshots&()> snapshots;
   std::function<std::vector<ChardevInfo>()> chardevs;
   /// Ends the monitor as the command `quit` does.
@@ -71,5 +75,10 @@ struct VmContext {
   /// Runs one line of the human monitor and returns what it prints, lines ending in "\n".
   std::function<std::string(std::string_view line)> human_command;
 };
+
+/// Lets the guest run, as `cont` does: with its disks, which were another monitor's to take while
+/// it stood there or after it left. @return why not: an image that another process has, in QEMU's
+/// words
+Status LetRun(VmContext& vm);
 
 }  // namespace holdfast::control

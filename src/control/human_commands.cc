@@ -33,6 +33,14 @@ std::span<const HumanCommands::Command> HumanCommands::Commands() noexcept {
        &H::MigrateSetCapability},
       {"migrate_set_parameter", "", "parameter value", "how migrations go",
        &H::MigrateSetParameter},
+      {"migrate", "", "[-d] uri", "send the guest to another monitor, while it runs", &H::Migrate},
+      {"migrate_cancel", "", "", "break the migration off; the guest stays", &H::MigrateCancel},
+      {"migrate_continue", "", "state", "go on where pause-before-switchover has stopped",
+       &H::MigrateContinue},
+      {"migrate_incoming", "", "uri", "wait for the guest there (-incoming defer)",
+       &H::MigrateIncoming},
+      {"migrate_start_postcopy", "", "", "let the guest run there before all its memory is",
+       &H::MigrateStartPostcopy},
       {"netdev_add", "", "type,id=id[,prop=value][,...]", "make a network back end", &H::NetdevAdd},
       {"netdev_del", "", "id", "end a network back end", &H::NetdevDel},
       {"set_link", "", "name on|off", "change the link of a network card", &H::SetLink},
@@ -71,6 +79,7 @@ std::span<const HumanCommands::Command> HumanCommands::InfoCommands() noexcept {
        &H::InfoMemorySizeSummary},
       {"migrate_capabilities", "", "", "show what migrations may do", &H::InfoMigrateCapabilities},
       {"migrate_parameters", "", "", "show how migrations go", &H::InfoMigrateParameters},
+      {"migrate", "", "", "show how a migration goes", &H::InfoMigrate},
       {"mtree", "", "[-f]", "show the memory tree (-f: as flat ranges)", &H::InfoMtree},
       {"name", "", "", "show the guest's name", &H::InfoName},
       {"network", "", "", "show the network cards and back ends", &H::InfoNetwork},
@@ -160,7 +169,7 @@ Result<std::string> HumanCommands::Stop(std::string_view) {
 }
 
 Result<std::string> HumanCommands::Continue(std::string_view) {
-  HF_TRY_STATUS(context_.machine().Resume());
+  HF_TRY_STATUS(LetRun(context_));
   return std::string();
 }
 

@@ -100,6 +100,14 @@ class HumanCommands {
   Result<std::string> InfoMigrateParameters(std::string_view arguments);
   Result<std::string> InfoMigrateCapabilities(std::string_view arguments);
 
+  // human_migration.cc
+  Result<std::string> Migrate(std::string_view arguments);
+  Result<std::string> MigrateIncoming(std::string_view arguments);
+  Result<std::string> MigrateCancel(std::string_view arguments);
+  Result<std::string> MigrateContinue(std::string_view arguments);
+  Result<std::string> MigrateStartPostcopy(std::string_view arguments);
+  Result<std::string> InfoMigrate(std::string_view arguments);
+
   // human_qtree.cc
   Result<std::string> InfoQtree(std::string_view arguments);
 

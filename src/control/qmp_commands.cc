@@ -15,6 +15,7 @@ struct Complete : Schema {
     DefineMemoryCommands(*this);
     DefineMemoryMapCommand(*this);
     DefineMigrationSettings(*this);
+    DefineMigrationCommands(*this);
     DefineNetCommands(*this);
     DefineObjectCommands(*this);
     DefineBlockQueries(*this);

@@ -28,6 +28,7 @@ void DefinePciCommands(Schema& schema);            // qmp_pci.cc
 void DefineMachineCommands(Schema& schema);        // qmp_machine.cc
 void DefineMemoryCommands(Schema& schema);         // qmp_memory.cc
 void DefineMigrationSettings(Schema& schema);      // qmp_migration_settings.cc
+void DefineMigrationCommands(Schema& schema);      // qmp_migration.cc
 void DefineMemoryMapCommand(Schema& schema);       // memory_map.cc
 void DefineNetCommands(Schema& schema);            // qmp_net.cc
 void DefineObjectCommands(Schema& schema);         // qmp_qom.cc

@@ -3,9 +3,18 @@
 #include <fmt/format.h>
 
 #include "control/qmp_commands.h"
+#include "devices/block/block_graph.h"
 #include "machine/machine.h"
 
 namespace holdfast::control {
+
+Status LetRun(VmContext& vm) {
+  // One that waits for its state has no claim to its disks.
+  if (vm.block != nullptr && vm.machine().state() != machine::RunState::kInMigrate)
+    HF_TRY_STATUS(vm.block->Activate());
+  return vm.machine().Resume();
+}
+
 namespace {
 
 using machine::Machine;
@@ -23,7 +32,7 @@ QmpResult Stop(VmContext& vm, const Json&) {
 }
 
 QmpResult Cont(VmContext& vm, const Json&) {
-  HF_QMP_TRY_STATUS(vm.machine().Resume());
+  HF_QMP_TRY_STATUS(LetRun(vm));
   return Json::object();
 }
 

@@ -261,13 +261,16 @@ Status Schema::ValidateObject(const Type& type, const Json& value, const std::st
   if (!value.is_object()) return Fail(BadType(path, "object"));
   std::size_t known = 0;
   HF_TRY_STATUS(ValidateMembers(type, value, path, known));
-  const Type* chosen = nullptr;
-  if (!type.tag.empty()) {
-    const auto& word = value.at(type.tag).get_ref<const std::string&>();
-    for (const Case& one : type.cases) {
-      if (one.value == word) chosen = Find(one.type);
-    }
-    if (chosen != nullptr) HF_TRY_STATUS(ValidateMembers(*chosen, value, path, known));
+  // The object that a tag brings in may itself have one.
+  std::vector<const Type*> parts = {&type};
+  while (!parts.back()->tag.empty()) {
+    const Type& last = *parts.back();
+    const auto& word = value.at(last.tag).get_ref<const std::string&>();
+    const auto chosen = std::ranges::find(last.cases, word, &Case::value);
+    const Type* const more = chosen == last.cases.end() ? nullptr : Find(chosen->type);
+    if (more == nullptr) break;
+    HF_TRY_STATUS(ValidateMembers(*more, value, path, known));
+    parts.push_back(more);
   }
   if (known == value.size()) return {};
   const auto has = [](const Type& in, std::string_view name) {
@@ -275,7 +278,7 @@ Status Schema::ValidateObject(const Type& type, const Json& value, const std::st
                        [&](const Member& member) { return Type::NameOf(member) == name; });
   };
   for (const auto& [name, member] : value.items()) {
-    if (has(type, name) || (chosen != nullptr && has(*chosen, name))) continue;
+    if (std::ranges::any_of(parts, [&](const Type* part) { return has(*part, name); })) continue;
     return Fail(Errc::kInvalidArgument,
                 fmt::format("Parameter '{}' is unexpected", Inside(path, name)));
   }
