@@ -131,6 +131,20 @@ constexpr Subcommand kSubcommands[] = {
      "an option of holdfast behind -- takes the place of the saved one of its name and id; %n in "
      "it becomes the number of the clone",
      RunCtlClone},
+    {"migrate",
+     {},
+     "socket uri|socket [--postcopy] [--channels n] [--zstd] [--tls creds] [--bandwidth size] "
+     "[--downtime-limit ms]",
+     "sends a running machine to another monitor, which was started with the same options and "
+     "-incoming\n"
+     "uri is where that one waits (tcp:host:port, unix:path); socket its control socket, for "
+     "-incoming defer\n"
+     "shows how far it is, when it ends, or why it does not; ending holdfastctl does not end it "
+     "(qmp socket migrate_cancel does)\n"
+     "--postcopy lets the guest run there after one pass over memory; --channels n sends on so "
+     "many connections, --zstd compresses; --tls creds is the id of both monitors' tls-creds "
+     "objects; --bandwidth size a second at most; --downtime-limit ms (300) the guest may stand",
+     RunCtlMigrate},
     {"help", {"--help", "-h"}, "", "displays this help", RunHelp},
     {"version", {"--version", "-V"}, "", "displays the version", RunVersion},
 };

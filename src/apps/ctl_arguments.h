@@ -53,6 +53,8 @@ CtlOutcome RunCtlTop(CtlWords words);
 CtlOutcome RunCtlDirtyRate(CtlWords words);
 /// Takes snapshots of one, and works on their files.
 CtlOutcome RunCtlSnapshot(CtlWords words);
+/// Sends one to another monitor.
+CtlOutcome RunCtlMigrate(CtlWords words);
 /// Starts several guests from one.
 CtlOutcome RunCtlClone(CtlWords words);
 

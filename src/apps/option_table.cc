@@ -337,9 +337,12 @@ constexpr OptionSpec kTable[] = {
      SwitchMachine<&machine::MachineConfig::no_shutdown>},
     {"incoming",
      {},
+     "defer|tcp:host:port|unix:path|fd:number|exec:command|"
      "file:path[,prefault=on|off][,bandwidth=size][,new-mac=on|off]",
      kRun,
-     "goes on where the machine stood that the snapshot is of, whose options are repeated here",
+     "waits for a guest that another monitor sends ('migrate'), there or where migrate-incoming "
+     "says; file: goes on where the machine stood that the snapshot is of. Its other options are "
+     "repeated here",
      ParseIncoming},
     {"loadvm", {}, "name", kRun, "the same with what savevm NAME has saved", ParseLoadvm},
     {"rtc",

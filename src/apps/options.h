@@ -19,6 +19,7 @@
 #include "apps/sandbox.h"
 #include "machine/config.h"
 #include "machine/numa_builder.h"
+#include "migration/address.h"
 #include "object/memory_backend.h"
 #include "object/object.h"
 
@@ -45,9 +46,10 @@ struct NumaRequest {
   Choice option;
 };
 
-/// `-incoming file:PATH`.
+/// `-incoming file:PATH`, a snapshot; `-incoming defer` and `-incoming ADDRESS`, another monitor.
 struct IncomingOptions {
-  std::string path;
+  std::string path;                                          ///< empty: no snapshot
+  std::optional<migration::Address> address = std::nullopt;  ///< neither: `migrate-incoming` says
   bool prefault = false;
   std::uint64_t bandwidth = 0;  ///< bytes a second; 0: as fast as it goes
   bool new_mac = false;         ///< network cards get addresses that the saved ones had not

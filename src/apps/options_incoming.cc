@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// -incoming and -loadvm: a machine that goes on where a saved one stood.
+// -incoming and -loadvm: a machine that goes on where a saved one stood, or that comes from another
+// monitor.
 #include <fmt/format.h>
 
 #include "apps/options_parse.h"
@@ -14,7 +15,8 @@ using object::Property;
 using object::PropertyType;
 
 constexpr std::string_view kRemedy =
-    "Write file:PATH, the name of a snapshot that 'holdfastctl snapshot create' has written.";
+    "Write defer, tcp:HOST:PORT, unix:PATH, fd:NUMBER or exec:COMMAND for a guest that another "
+    "monitor sends, or file:PATH for a snapshot that 'holdfastctl snapshot create' has written.";
 
 constexpr Property<IncomingOptions> kIncomingProperties[] = {
     {{.name = "file", .description = "the snapshot"}, object::SetField<&IncomingOptions::path>},
@@ -44,7 +46,16 @@ Status ParseIncoming(Options& options, std::string_view argument) {
     return {};
   }
   if (!argument.starts_with(kFile)) {
-    return Fail(Errc::kUnsupported, "only snapshot files can be taken in", std::string(kRemedy));
+    IncomingOptions incoming;
+    if (argument != "defer") {
+      auto address = migration::ParseAddress(argument);
+      if (!address)
+        return Fail(address.error().code(), address.error().message(), std::string(kRemedy));
+      incoming.address = *std::move(address);
+    }
+    options.incoming = std::move(incoming);
+    options.machine.incoming = true;
+    return {};
   }
   // A name with a comma has it twice, as everywhere on the command line.
   HF_TRY(const object::KeyValues values,

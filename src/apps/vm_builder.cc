@@ -23,9 +23,10 @@ Result<std::unique_ptr<VirtualMachine>> VirtualMachine::Build(EventLoop& loop, O
   HF_TRY_STATUS(vm->BuildMonitors());
   HF_TRY_STATUS(vm->BuildMachine(std::move(interrupted)));
   vm->BuildSnapshots();
-  if (vm->options_.incoming) {
-    if (auto restored = vm->Restore(); !restored)
-      return Fail(std::move(restored).error().Wrap("-incoming"));
+  vm->BuildMigration();
+  if (const auto& incoming = vm->options_.incoming) {
+    if (auto status = incoming->path.empty() ? vm->Await() : vm->Restore(); !status)
+      return Fail(std::move(status).error().Wrap("-incoming"));
   }
   return vm;
 }
@@ -48,6 +49,7 @@ VirtualMachine::VirtualMachine(EventLoop& loop, Options options)
   // The functions run from the loop, and that only after the machine was built.
   context_.machine = [this]() -> machine::Machine& { return *machine_; };
   context_.vm = [this]() -> kvm::Vm& { return *vm_; };
+  context_.migration = [this]() -> migration::Migration& { return *migration_; };
   context_.snapshots = [this]() -> migration::Snapshots& { return *snapshots_; };
   context_.chardevs = [this] { return Chardevs(); };
   context_.quit = [this] { QuitOnCommand(); };
@@ -56,6 +58,7 @@ VirtualMachine::VirtualMachine(EventLoop& loop, Options options)
 }
 
 VirtualMachine::~VirtualMachine() {
+  migration_.reset();
   snapshots_.reset();
   qmp_->Flush();
   qmp_.reset();

@@ -23,6 +23,7 @@
 #include "devices/device_model.h"
 #include "devices/net/network.h"
 #include "machine/machine.h"
+#include "migration/migration.h"
 #include "migration/settings.h"
 #include "migration/snapshots.h"
 
@@ -72,7 +73,11 @@ class VirtualMachine {
   Status BuildDrive(const DriveRequest& request);
   // vm_net.cc
   Status BuildNet();
+  // vm_migration.cc
+  void BuildMigration();
+  Status Await();
   // vm_snapshot.cc
+  migration::Subject MigrationSubject();
   void BuildSnapshots();
   Status Restore();
   // vm_control.cc
@@ -106,6 +111,7 @@ class VirtualMachine {
   std::unique_ptr<machine::Machine> machine_;
   std::unique_ptr<migration::Snapshots> snapshots_;
   migration::Settings migration_settings_;
+  std::unique_ptr<migration::Migration> migration_;
   control::VmContext context_;
   control::HumanCommands human_commands_{context_};
   std::vector<std::unique_ptr<control::Monitor>> monitors_;

@@ -7,20 +7,23 @@
 
 namespace holdfast::apps {
 
+migration::Subject VirtualMachine::MigrationSubject() {
+  return {.loop = loop_,
+          .machine = *machine_,
+          .memory = machine_->ram(),
+          .vm = *vm_,
+          .flush_disks = [this] { return block_graph_.FlushAll(); },
+          .inactivate_disks = [this] { return block_graph_.Inactivate(); },
+          .activate_disks = [this] { return block_graph_.Activate(); }};
+}
+
 void VirtualMachine::BuildSnapshots() {
   migration::SnapshotDirectory about;
   about.creator = fmt::format("{} {}", kProgram, kVersion);
   about.name = options_.guest_name;
   about.command_line = options_.command_line;
   snapshots_ = std::make_unique<migration::Snapshots>(
-      migration::Subject{.loop = loop_,
-                         .machine = *machine_,
-                         .memory = machine_->ram(),
-                         .vm = *vm_,
-                         .flush_disks = [this] { return block_graph_.FlushAll(); },
-                         .inactivate_disks = [this] { return block_graph_.Inactivate(); },
-                         .activate_disks = [this] { return block_graph_.Activate(); }},
-      std::move(about),
+      MigrationSubject(), std::move(about),
       migration::Snapshots::Events{
           .status_changed =
               [this](const migration::JobInfo& job) {
