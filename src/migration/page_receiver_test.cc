@@ -70,7 +70,7 @@ class PageReceiverTest : public ::testing::Test {
   }
   Status ReceiveFrom(FrameReader& reader) {
     HF_TRY(const FrameHeader header, reader.Next(kPatience));
-    return receiver_.Receive(
+    const auto received = receiver_.Receive(
         reader, header,
         [this](const PagesHead& about, std::uint64_t offset) {
           if (offset == unwanted_) return std::span<std::byte>();
@@ -80,6 +80,7 @@ class PageReceiverTest : public ::testing::Test {
           zeroes_.emplace_back(about.block, offset);
           return {};
         });
+    return received ? Status() : Fail(received.error());
   }
   // What each page of a block begins and ends with; -1: not the same.
   std::vector<int> Marks(std::size_t block) const {
