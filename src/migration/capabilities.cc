@@ -13,7 +13,7 @@ using enum Capability;
 constexpr std::array<CapabilityInfo, kCapabilities> kCapabilityTable = {{
     {kXbzrle, "xbzrle", "pages are sent whole, or compressed with multifd-compression=zstd"},
     {kRdmaPinAll, "rdma-pin-all", "there is no migration over RDMA"},
-    {kAutoConverge, "auto-converge", "vCPUs are not throttled; postcopy-ram converges always"},
+    {kAutoConverge, "auto-converge"},
     {kEvents, "events"},
     {kPostcopyRam, "postcopy-ram"},
     {kColo, "x-colo", "there is no COLO"},
@@ -22,16 +22,16 @@ constexpr std::array<CapabilityInfo, kCapabilities> kCapabilityTable = {{
     {kPauseBeforeSwitchover, "pause-before-switchover"},
     {kMultifd, "multifd"},
     {kDirtyBitmaps, "dirty-bitmaps", "disks have no dirty bitmaps"},
-    {kPostcopyBlocktime, "postcopy-blocktime", "the time that vCPUs wait is not recorded"},
+    {kPostcopyBlocktime, "postcopy-blocktime"},
     {kLateBlockActivate, "late-block-activate"},
-    {kIgnoreShared, "x-ignore-shared", "all memory is sent"},
+    {kIgnoreShared, "x-ignore-shared"},
     {kValidateUuid, "validate-uuid"},
-    {kBackgroundSnapshot, "background-snapshot", "use holdfast-snapshot-save with live"},
+    {kBackgroundSnapshot, "background-snapshot"},
     {kZeroCopySend, "zero-copy-send", "pages may change while they are sent"},
     {kPostcopyPreempt, "postcopy-preempt"},
     {kSwitchoverAck, "switchover-ack", "no device here needs to acknowledge the switchover"},
-    {kDirtyLimit, "dirty-limit", "vCPUs are not throttled; postcopy-ram converges always"},
-    {kMappedRam, "mapped-ram", "files are snapshots: use holdfast-snapshot-save"},
+    {kDirtyLimit, "dirty-limit"},
+    {kMappedRam, "mapped-ram"},
 }};
 
 constexpr bool InOrder() {

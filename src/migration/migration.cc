@@ -9,6 +9,36 @@
 
 namespace holdfast::migration {
 
+namespace {
+
+// What settings know and no migration does, with what to do instead.
+constexpr struct {
+  Capability capability;
+  std::string_view instead;
+} kNotDone[] = {
+    {Capability::kAutoConverge, "vCPUs are not slowed down; postcopy-ram always comes to an end"},
+    {Capability::kDirtyLimit, "vCPUs are not slowed down; postcopy-ram always comes to an end"},
+    {Capability::kPostcopyBlocktime, "the time for which vCPUs wait is not recorded"},
+    {Capability::kIgnoreShared, "all memory is sent"},
+    {Capability::kBackgroundSnapshot, "take a snapshot with holdfast-snapshot-save and live"},
+    {Capability::kMappedRam, "take a snapshot with holdfast-snapshot-save: its file is one"},
+};
+
+Status CheckDone(const Parameters& parameters, const Capabilities& capabilities) {
+  for (const auto& [capability, instead] : kNotDone) {
+    if (!capabilities[capability]) continue;
+    return Fail(Errc::kUnsupported,
+                fmt::format("a migration cannot have the capability '{}' here: {}",
+                            CapabilityName(capability), instead),
+                "Turn it off.");
+  }
+  if (parameters.mode == Mode::kNormal) return {};
+  return Fail(Errc::kUnsupported, "the parameter mode can only be 'normal' here",
+              "Set it to normal.");
+}
+
+}  // namespace
+
 Migration::Migration(Subject subject, About about, Settings& settings, Hooks hooks)
     : subject_(std::move(subject)),
       about_(std::move(about)),
@@ -43,10 +73,7 @@ Status Migration::Migrate(const Address& to) {
   }
   const Parameters& parameters = settings_.parameters();
   const Capabilities& capabilities = settings_.capabilities();
-  if (parameters.mode != Mode::kNormal) {
-    return Fail(Errc::kUnsupported, "this mode of migration is not for this address",
-                "Set the parameter mode to normal.");
-  }
+  HF_TRY_STATUS(CheckDone(parameters, capabilities));
   if (auto why = blocker()) return Fail(*std::move(why));
   if (subject_.machine.state() == machine::RunState::kInMigrate)
     return Fail(Errc::kInvalidArgument, "Guest is waiting for an incoming migration");
