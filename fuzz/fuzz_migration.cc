@@ -84,7 +84,7 @@ void Stream(Bytes bytes) {
   };
   while (const auto header = reader.Next(std::chrono::milliseconds(0))) {
     if (header->type == FrameType::kPages) {
-      const Status status = pages.Receive(
+      const auto status = pages.Receive(
           reader, *header,
           [&](const PagesHead& head, std::uint64_t offset) {
             check(head, offset);

@@ -34,7 +34,8 @@ void VirtualMachine::BuildSnapshots() {
                 log::Error(error);
                 qmp_->Emit("HOLDFAST_RESTORE_ERROR",
                            {{"memory", block}, {"offset", offset}, {"error", error.ToString()}});
-              }});
+              },
+          .migrating = [this] { return migration_ != nullptr && migration_->active(); }});
 }
 
 // Before the process is confined: files are read by a monitor that cannot open any later.

@@ -67,6 +67,8 @@ class Migration {
   std::optional<Address> listening() const;
 
   MigrationInfo info() const;
+  /// Whether one is under way or waited for.
+  bool active() const noexcept { return outgoing_ != nullptr || incoming_ != nullptr; }
   /// Why this machine cannot be migrated; empty if it can.
   std::optional<Error> blocker() const;
   Settings& settings() noexcept { return settings_; }

@@ -7,6 +7,7 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <system_error>
 #include <utility>
 
@@ -164,10 +165,16 @@ Status Outgoing::Work() {
     SetStatus(MigrationStatus::kPostcopyActive);
     constexpr std::chrono::hours kNoLimit{24 * 365};
     status = answers_->Wait(FrameType::kComplete, kNoLimit);
+    if (status) {
+      Measure(0, Clock::now());
+      remaining_ = 0;
+    }
   }
   // What the other side said explains more than a connection that broke.
   if (!status && answers_ != nullptr && !SaidByPeer(status.error())) {
-    if (const auto said = answers_->error(); said && SaidByPeer(*said)) status = Fail(*said);
+    const bool shut = status.error().os_errno() == ECANCELED;  // by whoever noticed first
+    if (const auto said = answers_->error(); said && (shut || SaidByPeer(*said)))
+      status = Fail(*said);
   }
   if (cancelled_ && !committed_) status = Fail(Errc::kInvalidArgument, "it was cancelled");
   if (!status && !writers_.empty() && !SaidByPeer(status.error()) && !cancelled_)

@@ -41,6 +41,10 @@ void Snapshots::SetStatus(Job& job, JobStatus status) {
 }
 
 Status Snapshots::CheckIdle() const {
+  if (events_.migrating && events_.migrating()) {
+    return Fail(Errc::kInvalidArgument, "the machine is being migrated",
+                "Wait for the migration, or cancel it.");
+  }
   for (const auto& job : jobs_) {
     if (!job->active()) continue;
     return Fail(Errc::kInvalidArgument,

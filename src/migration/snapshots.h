@@ -44,6 +44,8 @@ class Snapshots {
     /// Memory that is read while the guest runs could not be: the guest was made to stand.
     std::function<void(const std::string& block, std::uint64_t offset, const Error& error)>
         restore_failed = {};
+    /// Whether the machine is on its way to another monitor, or from one. Empty: never.
+    std::function<bool()> migrating = {};
   };
   /// `about` is what every snapshot says of the machine.
   Snapshots(Subject subject, SnapshotDirectory about, Events events)

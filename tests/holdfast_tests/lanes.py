@@ -283,7 +283,7 @@ def _lab_round(kernel: str, what: _Round, plan: Plan) -> Counts:
         # the native lane, and Linux moves between processes only (LinuxSnapshot).
         left_out = list(done)
         if not plan.long:
-            left_out += ["NativeSnapshot.*", "LinuxStateTest.*"]
+            left_out += ["NativeMigration.*", "NativeSnapshot.*", "LinuxStateTest.*"]
             left_out += [] if kernel == "newest" else ["*LinuxDebian*"]
         rest = f"{every}-{':'.join(left_out)}" if left_out else every
         status, output = _run(_lab_command(kernel, what, plan, rest), log)

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+// A guest that writes all its memory over and over, and checks what it finds there, moves from one
+// monitor to another, while either of them, the network or a stranger does what it should not.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+
+#include "system/fixture.h"
+
+namespace holdfast::test {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// Lines of the command line that give memory, beside the default.
+const Arguments kBound{"-object", "memory-backend-guest-memfd,id=m,size=64M,bind=on", "-machine",
+                       "memory-backend=m"};
+const Arguments kMemfd{"-object", "memory-backend-memfd,id=m,size=64M", "-machine",
+                       "memory-backend=m"};
+const Arguments kRam{"-object", "memory-backend-ram,id=m,size=64M", "-machine", "memory-backend=m"};
+
+class NativeMigration : public NativeTest {
+ protected:
+  // guests/pattern.cc with 8 MiB of its 64. `name` is the control socket's.
+  Arguments Guest(const std::string& name, const Arguments& rest = {}) const {
+    const auto kernel = std::filesystem::path(HelloPath()).parent_path() / "pattern.elf";
+    return Arguments{
+               "-nographic", "-kernel", kernel.string(),
+               "-append",    "8",       "-m",
+               "64M",        "-qmp",    fmt::format("unix:{},server=on,wait=off", Path(name))} +
+           rest;
+  }
+  Arguments Waiting(const std::string& name, const Arguments& rest = {}) const {
+    return Guest(name, rest + Arguments{"-incoming", Uri()});
+  }
+  std::string Uri() const { return "unix:" + Path("wire"); }
+
+  struct Outcome {
+    std::string words;
+    int status = -1;
+  };
+  static Outcome Ctl(const Arguments& line) {
+    MonitorProcess ctl(line, {.program = CtlPath()});
+    const auto exit = ctl.WaitForExit();
+    EXPECT_TRUE(exit) << ctl.Describe();
+    return {ctl.output() + ctl.errors(), exit ? exit->status : -1};
+  }
+  // A monitor that was just started may not listen yet.
+  std::string Qmp(const std::string& name, const Arguments& command) const {
+    constexpr int kTries = 1000;
+    Outcome outcome;
+    for (int i = 0; i < kTries; ++i) {
+      outcome = Ctl(Arguments{"qmp", Path(name)} + command);
+      if (outcome.words.find("cannot connect") == std::string::npos) break;
+    }
+    return outcome.words;
+  }
+  void WaitUntilItListens() const {
+    constexpr int kTries = 100'000;
+    for (int i = 0; i < kTries && !std::filesystem::exists(Path("wire")); ++i) ::usleep(1000);
+  }
+  // Until query-migrate says one of these words.
+  std::string WaitForStatus(const std::string& name,
+                            std::initializer_list<std::string_view> words) const {
+    constexpr int kTries = 2000;
+    std::string answer;
+    for (int i = 0; i < kTries; ++i) {
+      answer = Qmp(name, {"query-migrate"});
+      for (const std::string_view word : words) {
+        if (answer.find(fmt::format("\"status\": \"{}\"", word)) != std::string::npos)
+          return answer;
+      }
+    }
+    return answer;
+  }
+  void Enable(const std::string& name, std::initializer_list<std::string_view> capabilities) const {
+    for (const std::string_view capability : capabilities) {
+      const std::string list =
+          fmt::format(R"(capabilities=[{{"capability":"{}","state":true}}])", capability);
+      EXPECT_EQ(Qmp(name, {"migrate-set-capabilities", list}), "{}\n");
+    }
+  }
+  void Move(const std::string& from, const Arguments& how = {}) const {
+    WaitUntilItListens();
+    const Outcome outcome = Ctl(Arguments{"migrate", Path(from), Uri()} + how);
+    EXPECT_EQ(outcome.status, 0) << outcome.words;
+  }
+  // Whether the guest gets on: two more rounds, no page wrong.
+  static void ExpectRight(MonitorProcess& monitor) {
+    for (int i = 0; i < 2; ++i) ASSERT_TEXT(monitor, " ok\n");
+    EXPECT_THAT(monitor.output(), Not(HasSubstr("WRONG"))) << monitor.Describe();
+  }
+  void ExpectStands(const std::string& name) const {
+    EXPECT_THAT(Qmp(name, {"query-status"}), HasSubstr("\"running\": false"));
+  }
+};
+
+struct Kind {
+  const char* name;
+  Arguments how;
+};
+const Kind kKinds[] = {
+    {"passes", {}},
+    {"channels", {"--channels", "4", "--zstd"}},
+    {"postcopy", {"--postcopy"}},
+};
+
+TEST_F(NativeMigration, AGuestGoesOnInTheOtherMonitorWithWhateverMemoryThatHas) {
+  const std::pair<Arguments, Arguments> pairs[] = {{{}, {}},       {{}, kMemfd}, {kMemfd, kBound},
+                                                   {kBound, kRam}, {kRam, {}},   {kBound, kBound}};
+  for (const Kind& kind : kKinds) {
+    for (const auto& [here, there] : pairs) {
+      SCOPED_TRACE(
+          fmt::format("{} from {} to {}", kind.name, fmt::join(here, " "), fmt::join(there, " ")));
+      // Memory has the same name on both sides, and the default's is another than an object's.
+      const bool named = !here.empty();
+      if (named == there.empty()) continue;
+      MonitorProcess source(Guest("a", here));
+      ASSERT_TEXT(source, "round 2 ok");
+      MonitorProcess target(Waiting("b", there));
+      Move("a", kind.how);
+      ExpectRight(target);
+      EXPECT_THAT(target.output(), Not(HasSubstr("start"))) << target.Describe();
+      ExpectStands("a");
+      EXPECT_THAT(Qmp("a", {"query-status"}), HasSubstr("postmigrate"));
+    }
+  }
+}
+
+TEST_F(NativeMigration, AnUrgentConnectionBringsWhatTheGuestWaitsFor) {
+  MonitorProcess source(Guest("a"));
+  ASSERT_TEXT(source, "round 2 ok");
+  MonitorProcess target(Guest("b", {"-incoming", "defer"}));
+  for (const char* const name : {"a", "b"}) Enable(name, {"postcopy-ram", "postcopy-preempt"});
+  // Nearly nothing comes unasked.
+  EXPECT_EQ(Qmp("a", {"migrate-set-parameters", "max-postcopy-bandwidth=4096"}), "{}\n");
+  EXPECT_EQ(Qmp("b", {"migrate-incoming", "uri=" + Uri()}), "{}\n");
+  EXPECT_EQ(Qmp("a", {"migrate", "uri=" + Uri()}), "{}\n");
+  EXPECT_EQ(Qmp("a", {"migrate-start-postcopy"}), "{}\n");
+  ExpectRight(target);
+  EXPECT_THAT(Qmp("a", {"query-migrate"}), Not(HasSubstr("\"postcopy-requests\": 0,")));
+}
+
+TEST_F(NativeMigration, AGuestMovesBackAndForth) {
+  const bool all = std::getenv("HOLDFAST_TEST_LONG") != nullptr;
+  const int rounds = all ? 200 : 6;
+  auto here = std::make_unique<MonitorProcess>(Guest("0"));
+  ASSERT_TEXT(*here, "round 2 ok");
+  for (int i = 0; i < rounds; ++i) {
+    SCOPED_TRACE(i);
+    auto there = std::make_unique<MonitorProcess>(Waiting(std::to_string(i + 1)));
+    Move(std::to_string(i), kKinds[static_cast<std::size_t>(i) % std::size(kKinds)].how);
+    ExpectRight(*there);
+    if (HasFatalFailure()) return;
+    here = std::move(there);
+  }
+}
+
+TEST_F(NativeMigration, WithKeysBothSidesKnowItIsEncrypted) {
+  std::ofstream(Path("keys.psk")) << "holdfast:00112233445566778899aabbccddeeff\n";
+  const auto keys = [this](std::string_view endpoint, std::string_view rest) {
+    return Arguments{"-object", fmt::format("tls-creds-psk,id=k,dir={},endpoint={}{}", Path("."),
+                                            endpoint, rest)};
+  };
+  MonitorProcess source(Guest("a", keys("client", ",username=holdfast")));
+  ASSERT_TEXT(source, "round 2 ok");
+  MonitorProcess target(Guest("b", keys("server", "") + Arguments{"-incoming", "defer"}));
+  EXPECT_EQ(Qmp("b", {"migrate-set-parameters", "tls-creds=k"}), "{}\n");
+  EXPECT_EQ(Qmp("b", {"migrate-incoming", "uri=" + Uri()}), "{}\n");
+  // Without them nothing comes of it, and nobody is the worse for it.
+  EXPECT_NE(Ctl({"migrate", Path("a"), Uri()}).status, 0);
+  ExpectRight(source);
+  Move("a", {"--tls", "k", "--channels", "2"});
+  ExpectRight(target);
+}
+
+TEST_F(NativeMigration, AMachineOfAnotherShapeIsRefusedBeforeItsMemoryIsSent) {
+  const struct {
+    Arguments there;
+    const char* says;
+  } kCases[] = {
+      {{"-m", "48M"}, "has 64 MiB and that of this one 48 MiB"},
+      {{"-smp", "2"}, "vcpu/1"},
+      {{"-device", "virtio-rng-pci"}, "virtio-rng-pci"},
+  };
+  for (const auto& [there, says] : kCases) {
+    SCOPED_TRACE(says);
+    MonitorProcess source(Guest("a"));
+    ASSERT_TEXT(source, "round 2 ok");
+    MonitorProcess target(Waiting("b", there));
+    WaitUntilItListens();
+    const Outcome outcome = Ctl({"migrate", Path("a"), Uri()});
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_THAT(outcome.words, HasSubstr(says));
+    const auto exit = target.WaitForExit();
+    ASSERT_TRUE(exit) << target.Describe();
+    EXPECT_EQ(exit->status, 1);
+    EXPECT_THAT(target.errors(), HasSubstr(says));
+    ExpectRight(source);
+  }
+}
+
+// Slow enough that it is under way when it is disturbed.
+TEST_F(NativeMigration, TheGuestRunsOnWhereItIsWhenTheOtherSideDies) {
+  for (const char* const moment : {"setup", "active"}) {
+    SCOPED_TRACE(moment);
+    MonitorProcess source(Guest("a"));
+    ASSERT_TEXT(source, "round 2 ok");
+    MonitorProcess target(Waiting("b"));
+    EXPECT_EQ(Qmp("a", {"migrate-set-parameters", "max-bandwidth=1048576"}), "{}\n");
+    WaitUntilItListens();
+    EXPECT_EQ(Qmp("a", {"migrate", "uri=" + Uri()}), "{}\n");
+    (void)WaitForStatus("a", {moment, "active"});
+    target.Signal(SIGKILL);
+    ASSERT_TRUE(target.WaitForExit());
+    EXPECT_THAT(WaitForStatus("a", {"failed"}), HasSubstr("closed the connection"));
+    ExpectRight(source);
+  }
+}
+
+TEST_F(NativeMigration, AWaitingMonitorEndsWithASentenceWhenTheSourceDies) {
+  auto source = std::make_unique<MonitorProcess>(Guest("a"));
+  ASSERT_TEXT(*source, "round 2 ok");
+  MonitorProcess target(Waiting("b"));
+  EXPECT_EQ(Qmp("a", {"migrate-set-parameters", "max-bandwidth=1048576"}), "{}\n");
+  WaitUntilItListens();
+  EXPECT_EQ(Qmp("a", {"migrate", "uri=" + Uri()}), "{}\n");
+  (void)WaitForStatus("a", {"active"});
+  source->Signal(SIGKILL);
+  ASSERT_TRUE(source->WaitForExit());
+  const auto exit = target.WaitForExit();
+  ASSERT_TRUE(exit) << target.Describe();
+  EXPECT_EQ(exit->status, 1);
+  EXPECT_THAT(target.errors(), HasSubstr("closed the connection"));
+}
+
+TEST_F(NativeMigration, ACancelledOneCostsNothingAndCanBeTriedAgain) {
+  MonitorProcess source(Guest("a"));
+  ASSERT_TEXT(source, "round 2 ok");
+  {
+    MonitorProcess target(Waiting("b"));
+    EXPECT_EQ(Qmp("a", {"migrate-set-parameters", "max-bandwidth=1048576"}), "{}\n");
+    WaitUntilItListens();
+    EXPECT_EQ(Qmp("a", {"migrate", "uri=" + Uri()}), "{}\n");
+    (void)WaitForStatus("a", {"active"});
+    EXPECT_EQ(Qmp("a", {"migrate_cancel"}), "{}\n");
+    (void)WaitForStatus("a", {"cancelled"});
+    ExpectRight(source);
+    ASSERT_TRUE(target.WaitForExit());
+  }
+  EXPECT_EQ(Qmp("a", {"migrate-set-parameters", "max-bandwidth=0"}), "{}\n");
+  MonitorProcess target(Waiting("b"));
+  Move("a");
+  ExpectRight(target);
+}
+
+TEST_F(NativeMigration, AStrangerIsLetGoAndTheGuestStillComes) {
+  MonitorProcess source(Guest("a"));
+  ASSERT_TEXT(source, "round 2 ok");
+  MonitorProcess target(Waiting("b"));
+  WaitUntilItListens();
+  // Another monitor's control client is as strange as anybody.
+  EXPECT_NE(Ctl({"qmp", Path("wire"), "query-status"}).status, 0);
+  ASSERT_TRUE(target.WaitForError("was let go"));
+  Move("a");
+  ExpectRight(target);
+}
+
+TEST_F(NativeMigration, BeforeTheSwitchoverItWaitsForWhoeverWantsThat) {
+  MonitorProcess source(Guest("a"));
+  ASSERT_TEXT(source, "round 2 ok");
+  MonitorProcess target(Waiting("b"));
+  Enable("a", {"pause-before-switchover"});
+  WaitUntilItListens();
+  EXPECT_EQ(Qmp("a", {"migrate", "uri=" + Uri()}), "{}\n");
+  EXPECT_THAT(WaitForStatus("a", {"pre-switchover"}), HasSubstr("pre-switchover"));
+  ExpectStands("a");
+  EXPECT_EQ(Qmp("a", {"migrate-continue", "state=pre-switchover"}), "{}\n");
+  ExpectRight(target);
+}
+
+}  // namespace
+}  // namespace holdfast::test
