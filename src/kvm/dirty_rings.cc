@@ -22,12 +22,6 @@ static_assert(sizeof(kvm_dirty_gfn) == 16);
 // no memslots here.
 constexpr std::uint32_t kSlotMask = 0xffff;
 
-struct Ring {
-  Mapping memory;
-  std::uint32_t next = 0;     // entry that KVM writes next, or has written
-  std::uint64_t written = 0;  // entries taken out so far
-};
-
 }  // namespace
 
 class DirtyRings::Impl {
@@ -81,6 +75,11 @@ class DirtyRings::Impl {
   }
 
  private:
+  struct Ring {
+    Mapping memory;
+    std::uint32_t next = 0;     // entry that KVM writes next, or has written
+    std::uint64_t written = 0;  // entries taken out so far
+  };
   struct Watched {
     std::uint64_t pages = 0;
     std::vector<std::uint64_t> bitmap;
