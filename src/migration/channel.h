@@ -52,7 +52,7 @@ class Channel {
 };
 
 /// Whether an error of a channel says that the other side closed the connection, or that the
-/// connection broke: a return path and a recovery may follow. A stall counts.
+/// connection broke. A stall counts.
 bool IsConnectionLost(const Error& error) noexcept;
 
 }  // namespace holdfast::migration

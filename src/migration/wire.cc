@@ -75,7 +75,6 @@ std::optional<Sizes> SizesOf(FrameType type) {
     case FrameType::kActive:
     case FrameType::kRunning:
     case FrameType::kComplete:
-    case FrameType::kRecovered:
       return kExact(0);
     case FrameType::kError:
       return Sizes{1, kMostErrorBytes};
@@ -161,7 +160,7 @@ Result<Hello> DecodeHello(std::span<const std::byte> bytes) {
   }
   if (Get(bytes, 56, 8) != Hash64(bytes.first(56))) return Malformed("a damaged greeting");
   const std::uint32_t kind = Get32(bytes, 12);
-  if (kind > static_cast<std::uint32_t>(ChannelKind::kRecover))
+  if (kind > static_cast<std::uint32_t>(ChannelKind::kUrgent))
     return Malformed(fmt::format("a connection of the unknown kind {}", kind));
   Hello hello{.kind = static_cast<ChannelKind>(kind), .index = Get32(bytes, 32)};
   std::ranges::copy(bytes.subspan(16, hello.id.size()),

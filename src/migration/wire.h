@@ -24,10 +24,9 @@ using MigrationId = std::array<std::uint8_t, 16>;
 
 /// What a connection is for.
 enum class ChannelKind : std::uint32_t {
-  kMain = 0,     ///< everything; the only one that the destination answers on
-  kPages = 1,    ///< more pages beside it, while the guest runs at the source
-  kUrgent = 2,   ///< pages that a vCPU of the destination waits for
-  kRecover = 3,  ///< takes the place of a main connection that was lost
+  kMain = 0,    ///< everything; the only one that the destination answers on
+  kPages = 1,   ///< more pages beside it, while the guest runs at the source
+  kUrgent = 2,  ///< pages that a vCPU of the destination waits for
 };
 
 /// The first thing on a connection, from the source; on a main one the destination answers with
@@ -53,13 +52,12 @@ enum class FrameType : std::uint16_t {
   kRun = 7,       ///< the guest is the destination's from here on
   kAlive = 8,     ///< nothing, so that a wait is not taken for a stall
   // From the destination.
-  kAccepted = 16,   ///< the configuration fits
-  kLoaded = 17,     ///< memory and state are in place
-  kActive = 18,     ///< it has the disks
-  kRunning = 19,    ///< the guest runs
-  kRequest = 20,    ///< post-copy: wants pages
-  kComplete = 21,   ///< post-copy: has all of them
-  kRecovered = 22,  ///< to a kRecover hello: goes on
+  kAccepted = 16,  ///< the configuration fits
+  kLoaded = 17,    ///< memory and state are in place
+  kActive = 18,    ///< it has the disks
+  kRunning = 19,   ///< the guest runs
+  kRequest = 20,   ///< post-copy: wants pages
+  kComplete = 21,  ///< post-copy: has all of them
   // From both.
   kError = 32,  ///< it is over, and why
 };

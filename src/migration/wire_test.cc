@@ -147,7 +147,7 @@ TEST(Wire, AFrameHasAsManyBytesAsItsTypeMayHave) {
       {FrameType::kAccepted, 0, 0},      {FrameType::kLoaded, 0, 0},
       {FrameType::kActive, 0, 0},        {FrameType::kRunning, 0, 0},
       {FrameType::kRequest, 48, 48},     {FrameType::kComplete, 0, 0},
-      {FrameType::kRecovered, 0, 0},     {FrameType::kError, 1, 4096},
+      {FrameType::kError, 1, 4096},
   };
   const auto taken = [](FrameType type, std::uint32_t size) {
     return DecodeFrameHeader(EncodeFrameHeader({.type = type, .size = size}), 0).has_value();

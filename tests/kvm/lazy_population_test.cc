@@ -52,6 +52,7 @@ class CopySource : public PageSource {
     for (const auto& reads : reads_) most = std::max(most, reads.load());
     return most;
   }
+  int reads(std::uint64_t chunk) const { return reads_[chunk].load(); }
 
   std::atomic<std::uint64_t> broken = ~0ULL;
 
@@ -137,6 +138,26 @@ TEST_P(LazyGuest, RunsWhileTheRestIsFilledInTheBackground) {
   RunWell(*guest_, guests::kMemcheck, {kFree + 64 * kPageSize, kFreePages - 64, kSeed});
   EXPECT_EQ(guest_->Word(kFree), guests::Pattern(9, kFree));
   EXPECT_EQ(source_->most_reads(), 1);
+}
+
+// What post-copy leaves to be asked for: some pages here and there.
+TEST_P(LazyGuest, IsAskedOnlyForChunksThatSomethingIsMissingOf) {
+  DirtyPages missing(guest_->space());
+  std::vector<bool> absent(kRam / kChunk);
+  for (std::uint64_t chunk = kFree / kChunk; chunk < kRam / kChunk; chunk += 3) {
+    const std::uint64_t at = chunk * kChunk + 5 * kPageSize;
+    if (at < kFree) continue;
+    guest_->WritePattern(at, 2, kSeed + 1);  // not what the source has
+    missing.Find(guest_->ram())->Set(at / kPageSize, 2);
+    absent[chunk] = true;
+  }
+  Start({.background = false, .missing = &missing});
+  CheckWithFourVcpus();
+  ASSERT_OK(population_->Finish());
+  for (std::uint64_t chunk = 0; chunk < absent.size(); ++chunk)
+    EXPECT_EQ(source_->reads(chunk), absent[chunk] ? 1 : 0) << chunk;
+  EXPECT_EQ(GuestMemfdMappings(), mappings_);
+  RunWell(*guest_, guests::kMemwalk, {kFree, kFreePages, 9});
 }
 
 TEST_P(LazyGuest, IsTrackedMeanwhile) {
