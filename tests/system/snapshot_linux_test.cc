@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Linux guest under load that is saved, killed and restored: what it does with disk, network and
-// memory goes on, its clock stays sane.
+// A Linux guest under load that is saved, killed and restored, or moves to another monitor: what it
+// does with disk, network and memory goes on, its clock stays sane.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <holdfast/units.h>
 #include <signal.h>
+#include <unistd.h>
+
+#include <filesystem>
 
 #include "system/device_guest.h"
 
@@ -39,9 +42,10 @@ class LinuxSnapshot : public LinuxDeviceTest {
   }
   static constexpr std::size_t kBody = 256 * kKiB;
 
-  Arguments Machine(std::string_view script, const LinuxChoice& choice) const {
+  Arguments Machine(std::string_view script, const LinuxChoice& choice,
+                    const std::string& socket = "qmp") const {
     return Guest(script, choice) +
-           Arguments{"-qmp",    fmt::format("unix:{},server=on,wait=off", Path("qmp")),
+           Arguments{"-qmp",    fmt::format("unix:{},server=on,wait=off", Path(socket)),
                      "-drive",  fmt::format("file={},if=virtio,format=raw", Path("disk")),
                      "-nic",    "user,model=virtio-net-pci",
                      "-device", "virtio-rng-pci",
@@ -80,12 +84,52 @@ class LinuxSnapshot : public LinuxDeviceTest {
   }
 };
 
+class LinuxMigration : public LinuxSnapshot {
+ protected:
+  // From one monitor to the next, which has the same disk open and gets its lock on the way.
+  void Travel(const LinuxChoice& here, const LinuxChoice& there, const Arguments& how) const {
+    const HttpServer server(std::string(kBody, 'x'));
+    MakeFile("disk", std::string(8 * kMiB, '\0'));
+    const std::string script = Load(server.port());
+    auto monitor = std::make_unique<MonitorProcess>(Machine(script, here, "0"));
+    ASSERT_NO_FATAL_FAILURE(ExpectRounds(*monitor, 1));
+    for (int i = 0; i < (LongForm() ? 50 : 1); ++i) {
+      auto next = std::make_unique<MonitorProcess>(
+          Machine(script, i % 2 == 0 ? there : here, std::to_string(i + 1)) +
+          Arguments{"-incoming", "unix:" + Path("wire")});
+      ASSERT_TRUE(WaitForFile(Path("wire")));
+      MonitorProcess ctl(
+          Arguments{"migrate", Path(std::to_string(i)), "unix:" + Path("wire")} + how,
+          {.program = CtlPath()});
+      const auto exit = ctl.WaitForExit(300);
+      ASSERT_TRUE(exit) << ctl.Describe();
+      ASSERT_EQ(exit->status, 0) << ctl.Describe() << next->Describe();
+      monitor = std::move(next);
+      ASSERT_NO_FATAL_FAILURE(ExpectRounds(*monitor, 2));
+    }
+  }
+  static bool WaitForFile(const std::string& path) {
+    constexpr int kTries = 300'000;
+    for (int i = 0; i < kTries && !std::filesystem::exists(path); ++i) ::usleep(1000);
+    return std::filesystem::exists(path);
+  }
+};
+
 TEST_F(LinuxSnapshot, ALoadedGuestGoesOnAfterItsMonitorWasKilled) {
   Move({.cpus = 1, .ram = 192 * kMiB}, {});
 }
 
 TEST_F(LinuxSnapshot, FourCpusOnBoundMemoryGoOnFromALiveOne) {
   Move({.bound = true, .cpus = 4, .ram = 192 * kMiB}, {"--live"});
+}
+
+TEST_F(LinuxMigration, ALoadedGuestGoesOnInAnotherMonitor) {
+  Travel({.cpus = 1, .ram = 192 * kMiB}, {.cpus = 1, .ram = 192 * kMiB}, {"--channels", "2"});
+}
+
+TEST_F(LinuxMigration, FourCpusOnBoundMemoryGoOnWhileTheirPagesFollow) {
+  Travel({.bound = true, .cpus = 4, .ram = 192 * kMiB},
+         {.bound = true, .cpus = 4, .ram = 192 * kMiB}, {"--postcopy"});
 }
 
 }  // namespace
