@@ -127,9 +127,8 @@ TEST_F(LinuxMigration, ALoadedGuestGoesOnInAnotherMonitor) {
   Travel({.cpus = 1, .ram = 192 * kMiB}, {.cpus = 1, .ram = 192 * kMiB}, {"--channels", "2"});
 }
 
-TEST_F(LinuxMigration, FourCpusOnBoundMemoryGoOnWhileTheirPagesFollow) {
-  Travel({.bound = true, .cpus = 4, .ram = 192 * kMiB},
-         {.bound = true, .cpus = 4, .ram = 192 * kMiB}, {"--postcopy"});
+TEST_F(LinuxMigration, ALoadedGuestGoesOnWhileItsPagesFollow) {
+  Travel({.cpus = 1, .ram = 192 * kMiB}, {.cpus = 1, .ram = 192 * kMiB}, {"--postcopy"});
 }
 
 }  // namespace
