@@ -6,6 +6,10 @@
 
 namespace holdfast::migration {
 
+Error MonitorEnds() {
+  return {Errc::kInvalidArgument, "the monitor ends"};
+}
+
 Status MainThread::Run(std::function<Status()> work) {
   // Written by the main thread and read by the one that waits, both under the gate's mutex.
   auto answer = std::make_shared<std::optional<Status>>();
@@ -23,7 +27,7 @@ Status MainThread::Run(std::function<Status()> work) {
   const MutexLock lock(gate->mutex);
   while (!gate->closed && !answer->has_value()) gate->changed.wait(gate->mutex);
   if (answer->has_value()) return std::move(answer->value());
-  return Fail(Errc::kInvalidArgument, "the monitor ends");
+  return Fail(MonitorEnds());
 }
 
 void MainThread::Post(std::function<void()> work) {

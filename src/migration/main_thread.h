@@ -12,6 +12,9 @@
 
 namespace holdfast::migration {
 
+/// What a job says that the end of the monitor broke off.
+Error MonitorEnds();
+
 /// The way of a job's thread to the main thread, which may end the job while it is on its way.
 ///
 /// Thread-safety: Run() on the job's thread; the rest on the main thread.

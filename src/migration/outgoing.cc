@@ -2,11 +2,9 @@
 #include "migration/outgoing.h"
 
 #include <fmt/format.h>
-#include <holdfast/address_space.h>
 #include <holdfast/ram_block.h>
 #include <sys/random.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <system_error>
 #include <utility>
@@ -99,17 +97,6 @@ Status Outgoing::Continue() {
   const MutexLock lock(mutex_);
   continue_ = true;
   changed_.notify_all();
-  return {};
-}
-
-Status Outgoing::StartPostcopy() {
-  if (!Is(Capability::kPostcopyRam)) {
-    return Fail(Errc::kInvalidArgument,
-                "Enable postcopy with migrate_set_capability before the start of migration");
-  }
-  const MutexLock lock(mutex_);
-  postcopy_wanted_ = true;
-  if (interruptible_ != nullptr) interruptible_->Interrupt();
   return {};
 }
 
@@ -271,19 +258,6 @@ Status Outgoing::Open() {
   return {};
 }
 
-// On the return path's thread. @return false for a peer that asks when there is nobody to ask
-bool Outgoing::Serve(const PageRequest& request) {
-  const MutexLock lock(mutex_);
-  if (server_ == nullptr || !server_->Add(request)) return false;
-  urgent_requests_ = server_->urgent_requests();
-  return true;
-}
-
-bool Outgoing::PostcopyWanted() const {
-  const MutexLock lock(mutex_);
-  return postcopy_wanted_;
-}
-
 void Outgoing::Measure(std::uint64_t bytes, Clock::time_point since) {
   // Of a few pages no speed can be told.
   constexpr std::uint64_t kEnough = 1024 * 1024;
@@ -362,21 +336,6 @@ Status Outgoing::WaitForContinue() {
     if (const auto error = answers_->error()) return Fail(*error);
     HF_TRY_STATUS(writers_.front()->Write(FrameType::kAlive));
   }
-}
-
-Status Outgoing::SendMissing(const DirtyPages& missing) {
-  const auto blocks = missing.blocks();
-  for (std::size_t i = 0; i < blocks.size(); ++i) {
-    const auto words = blocks[i].pages.words();
-    constexpr std::size_t kMost = MissingPages::kMostPages / 64;
-    for (std::size_t at = 0; at < words.size(); at += kMost) {
-      const auto part = words.subspan(at, std::min(kMost, words.size() - at));
-      MissingPages frame{.block = static_cast<std::uint32_t>(i), .first = at * 64};
-      frame.words.assign(part.begin(), part.end());
-      HF_TRY_STATUS(writers_.front()->Write(FrameType::kMissing, EncodeMissing(frame)));
-    }
-  }
-  return {};
 }
 
 // From the guest's last instruction here to its first there.
