@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "apps/vm_builder.h"
+#include "migration/announce.h"
 #include "object/tls_credentials.h"
 
 namespace holdfast::apps {
@@ -51,6 +52,8 @@ void VirtualMachine::BuildMigration() {
     return {};
   };
   hooks.arrived = [this]() -> Status {
+    // Ports of switches lead to where the guest was, whether it runs at once or not.
+    HF_TRY_STATUS(network_.Announce(AnnounceTimesOf(migration_settings_.parameters())));
     const bool stays = options_.machine.start_paused || !machine_->saved_running();
     return stays ? Status() : machine_->Resume();
   };

@@ -23,7 +23,7 @@ std::span<const HumanCommands::Command> HumanCommands::Commands() noexcept {
        &H::DeviceDel},
       {"help", "?", "[command]", "show this list, or one command", &H::Help},
       {"info", "", "[subcommand]", "show the state of something", &H::Info},
-      {"announce_self", "", "", "make the network cards known to the switches around",
+      {"announce_self", "", "[interfaces] [id]", "make the network cards known to the switches around",
        &H::AnnounceSelf},
       {"hostfwd_add", "", "[netdev_id] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport",
        "lead a port of the host to the guest (-netdev user)", &H::HostForwardAdd},

@@ -8,6 +8,8 @@
 #include "control/words.h"
 #include "devices/net/network.h"
 #include "devices/net/user_backend.h"
+#include "migration/announce.h"
+#include "migration/settings.h"
 
 namespace holdfast::control {
 namespace {
@@ -83,8 +85,17 @@ Result<std::string> HumanCommands::NetdevDel(std::string_view arguments) {
   return std::string();
 }
 
-Result<std::string> HumanCommands::AnnounceSelf(std::string_view) {
-  HF_TRY_STATUS(context_.network->Announce({}));
+Result<std::string> HumanCommands::AnnounceSelf(std::string_view arguments) {
+  auto times = migration::AnnounceTimesOf(context_.migration_settings->parameters());
+  // Names with commas between.
+  std::string_view names = TakeWord(arguments);
+  while (!names.empty()) {
+    const std::size_t end = names.find(',');
+    if (end != 0) times.cards.emplace_back(names.substr(0, end));
+    names.remove_prefix(end == std::string_view::npos ? names.size() : end + 1);
+  }
+  times.id = arguments;
+  HF_TRY_STATUS(context_.network->Announce(std::move(times)));
   return std::string();
 }
 

@@ -83,6 +83,7 @@ QmpResult AnnounceSelf(VmContext& vm, const Json& arguments) {
   times.step = std::chrono::milliseconds(arguments["step"].get<std::int64_t>());
   const Json interfaces = arguments.value("interfaces", Json::array());
   for (const Json& name : interfaces) times.cards.push_back(name.get<std::string>());
+  times.id = arguments.value("id", std::string());
   HF_QMP_TRY_STATUS(vm.network->Announce(std::move(times)));
   return Json::object();
 }

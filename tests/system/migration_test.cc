@@ -4,12 +4,18 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <holdfast/unique_fd.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
+#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <string_view>
 
 #include "system/fixture.h"
 
@@ -18,6 +24,8 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::StartsWith;
+using std::literals::operator""sv;
 
 // Lines of the command line that give memory, beside the default.
 const Arguments kBound{"-object", "memory-backend-guest-memfd,id=m,size=64M,bind=on", "-machine",
@@ -259,6 +267,49 @@ TEST_F(NativeMigration, ACancelledOneCostsNothingAndCanBeTriedAgain) {
   MonitorProcess target(Waiting("b"));
   Move("a");
   ExpectRight(target);
+}
+
+// Sockets take the place of switches; the driver does not help, the guest has none.
+TEST_F(NativeMigration, CardsOfAGuestThatHasComeAnnounceThemselves) {
+  const UniqueFd wire(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ASSERT_TRUE(wire);
+  sockaddr_un name{.sun_family = AF_UNIX, .sun_path = {}};
+  Path("switch").copy(name.sun_path, sizeof name.sun_path - 1);
+  ASSERT_EQ(::bind(wire.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name), 0);
+  const auto card = [this](const std::string& socket) {
+    return Arguments{"-netdev",
+                     fmt::format("dgram,id=n,local.type=unix,local.path={},remote.type=unix,"
+                                 "remote.path={}",
+                                 Path(socket), Path("switch")),
+                     "-device", "virtio-net-pci,netdev=n,mac=52:54:00:01:02:03"};
+  };
+  MonitorProcess source(Guest("a", card("port-a")));
+  ASSERT_TEXT(source, "round 2 ok");
+  MonitorProcess target(Waiting("b", card("port-b")));
+  EXPECT_THAT(Qmp("b", {"migrate-set-parameters", "announce-rounds=2"}), StartsWith("{}"));
+  Move("a");
+  ExpectRight(target);
+  for (int round = 0; round < 2; ++round) {
+    std::array<char, 128> frame{};
+    sockaddr_un from{};
+    socklen_t size = sizeof from;
+    pollfd wait{.fd = wire.get(), .events = POLLIN, .revents = 0};
+    constexpr int kAMinute = 60'000;
+    ASSERT_EQ(::poll(&wait, 1, kAMinute), 1);
+    const ssize_t got = ::recvfrom(wire.get(), frame.data(), frame.size(), 0,
+                                   reinterpret_cast<sockaddr*>(&from), &size);
+    EXPECT_EQ(got, 60);
+    EXPECT_EQ(std::string_view(from.sun_path), Path("port-b"));
+    EXPECT_EQ(std::string_view(frame.data() + 6, 8), "\x52\x54\x00\x01\x02\x03\x80\x35"sv);
+  }
+  const auto announce = [this](std::string_view names) {
+    return Qmp("b", {"human-monitor-command", fmt::format("command-line=announce_self {}", names)});
+  };
+  std::array<char, 128> frame{};
+  EXPECT_THAT(announce("nobody once"), StartsWith("\"\""));
+  EXPECT_EQ(::recv(wire.get(), frame.data(), frame.size(), MSG_DONTWAIT), -1);
+  EXPECT_THAT(announce("nobody,virtio-net-pci.0 again"), StartsWith("\"\""));
+  EXPECT_EQ(::recv(wire.get(), frame.data(), frame.size(), MSG_DONTWAIT), 60);
 }
 
 TEST_F(NativeMigration, AStrangerIsLetGoAndTheGuestStillComes) {

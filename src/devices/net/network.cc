@@ -69,7 +69,7 @@ bool ReadMac(std::string_view text, MacAddress& mac) noexcept {
 }
 
 Network::~Network() {
-  loop_.CancelTimer(announce_timer_);
+  for (const auto& [id, announcement] : announcements_) loop_.CancelTimer(announcement.timer);
   while (!nics_.empty()) {
     nics_.back()->DropBackend();
     nics_.pop_back();
@@ -211,33 +211,50 @@ Status Network::Announce(AnnounceTimes times) {
   constexpr std::chrono::milliseconds kLongest{100000};
   constexpr std::chrono::milliseconds kLargestStep{10000};
   constexpr std::int64_t kMostRounds = 1000;
-  const auto within = [](std::chrono::milliseconds value, std::chrono::milliseconds most) {
-    return value.count() >= 1 && value <= most;
+  const auto within = [](auto value, auto least, auto most) {
+    return value >= decltype(most){least} && value <= most;
   };
-  if (!within(times.initial, kLongest) || !within(times.longest, kLongest) ||
-      !within(times.step, kLargestStep) || times.rounds < 1 || times.rounds > kMostRounds) {
+  if (!within(times.initial, 0, kLongest) || !within(times.longest, 0, kLongest) ||
+      !within(times.step, 1, kLargestStep) || !within(times.rounds, 0, kMostRounds)) {
     return Fail(Errc::kInvalidArgument, "announce-self: a value is out of range",
-                "initial and max are 1 to 100000, rounds is 1 to 1000, step 1 to 10000.");
+                "initial and max are 0 to 100000, rounds is 0 to 1000, step 1 to 10000.");
   }
-  loop_.CancelTimer(announce_timer_);
-  announce_ = std::move(times);
-  AnnounceRound(0);
+  if (const auto old = announcements_.find(times.id); old != announcements_.end()) {
+    loop_.CancelTimer(old->second.timer);
+    announcements_.erase(old);
+  }
+  if (times.rounds == 0) return {};
+  AnnounceOnce(times);
+  const std::string id = times.id;
+  announcements_[id].times = std::move(times);
+  NextAnnouncement(id, 1);
   return {};
 }
 
-void Network::AnnounceRound(std::int64_t round) {
+void Network::AnnounceOnce(const AnnounceTimes& times) const {
   for (Nic* const nic : nics_) {
-    const auto& only = announce_.cards;
+    const auto& only = times.cards;
     if (!only.empty() && std::find(only.begin(), only.end(), nic->nic_name()) == only.end()) {
       continue;
     }
     static_cast<void>(nic->Announce());
     if (nic->backend() != nullptr && nic->link()) SendRarp(*nic);
   }
-  if (round + 1 >= announce_.rounds) return;
-  const auto wait = std::min(announce_.initial + announce_.step * round, announce_.longest);
-  announce_timer_ =
-      loop_.AddTimer(EventLoop::Clock::now() + wait, [this, round] { AnnounceRound(round + 1); });
+}
+
+// Lets round `round` (from 0) come in its time, or ends the announcement if there is none.
+void Network::NextAnnouncement(const std::string& id, std::int64_t round) {
+  Announcement& announcement = announcements_.at(id);
+  const AnnounceTimes& times = announcement.times;
+  if (round >= times.rounds) {
+    announcements_.erase(id);
+    return;
+  }
+  const auto wait = std::min(times.initial + times.step * (round - 1), times.longest);
+  announcement.timer = loop_.AddTimer(EventLoop::Clock::now() + wait, [this, id, round] {
+    AnnounceOnce(announcements_.at(id).times);
+    NextAnnouncement(id, round + 1);
+  });
 }
 
 std::string Network::Line(const Nic& nic) const {

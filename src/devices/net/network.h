@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -36,6 +37,8 @@ struct AnnounceTimes {
   std::int64_t rounds = 5;
   std::chrono::milliseconds step{100};  ///< each wait is longer by this
   std::vector<std::string> cards = {};  ///< by name; empty: all
+  /// Announcements with different names go on side by side.
+  std::string id = {};
 };
 
 /// All network back ends of a machine, and the cards that use them. Outlives the cards.
@@ -80,8 +83,9 @@ class Network {
   MacAddress NextMac() const noexcept;
   /// A name for a card without id: "virtio-net-pci.0".
   std::string NextName(std::string_view model);
-  /// Lets cards make themselves known to the switches around: by their driver's help, or by a
-  /// frame in their name. Ends an announcement that is under way.
+  /// Lets cards make themselves known to the switches around: by their driver's help, and by a
+  /// frame in their name. Ends an announcement of the same `id` that is under way; with no rounds
+  /// that is all it does.
   /// @return kInvalidArgument for times out of QEMU's ranges
   Status Announce(AnnounceTimes times);
   /// Tells clients of the control protocol, if there are any.
@@ -93,7 +97,12 @@ class Network {
   std::string Describe() const;
 
  private:
-  void AnnounceRound(std::int64_t round);
+  struct Announcement {
+    AnnounceTimes times;
+    EventLoop::TimerId timer = 0;
+  };
+  void AnnounceOnce(const AnnounceTimes& times) const;
+  void NextAnnouncement(const std::string& id, std::int64_t round);
   std::string Line(const Nic& nic) const;
   std::string Line(const Entry& entry) const;
 
@@ -105,9 +114,8 @@ class Network {
   FindChardev find_chardev_;
   std::vector<Entry> backends_;
   std::vector<Nic*> nics_;
-  AnnounceTimes announce_;
-  EventLoop::TimerId announce_timer_ = 0;
-  std::vector<std::string> models_;  // of the names given so far
+  std::map<std::string, Announcement> announcements_;  // under way, by id
+  std::vector<std::string> models_;                    // of the names given so far
 };
 
 }  // namespace holdfast::devices::net
