@@ -133,15 +133,16 @@ constexpr Subcommand kSubcommands[] = {
      RunCtlClone},
     {"migrate",
      {},
-     "socket uri|socket [--postcopy] [--channels n] [--zstd] [--tls creds] [--bandwidth size] "
-     "[--downtime-limit ms]",
+     "socket uri|socket [--postcopy] [--auto-converge] [--channels n] [--zstd] [--tls creds] "
+     "[--bandwidth size] [--downtime-limit ms]",
      "sends a running machine to another monitor, which was started with the same options and "
      "-incoming\n"
      "uri is where that one waits (tcp:host:port, unix:path); socket its control socket, for "
      "-incoming defer\n"
      "shows how far it is, when it ends, or why it does not; ending holdfastctl does not end it "
      "(qmp socket migrate_cancel does)\n"
-     "--postcopy lets the guest run there after one pass over memory; --channels n sends on so "
+     "--postcopy lets the guest run there after one pass over memory; --auto-converge slows it down "
+     "as long as it writes faster than memory goes; --channels n sends on so "
      "many connections, --zstd compresses; --tls creds is the id of both monitors' tls-creds "
      "objects; --bandwidth size a second at most; --downtime-limit ms (300) the guest may stand",
      RunCtlMigrate},

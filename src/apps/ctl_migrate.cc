@@ -27,7 +27,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kUsage =
-    "holdfastctl migrate SOCKET URI|SOCKET [--postcopy] [--channels N] [--zstd] [--tls CREDS] "
+    "holdfastctl migrate SOCKET URI|SOCKET [--postcopy] [--auto-converge] [--channels N] [--zstd] "
+    "[--tls CREDS] "
     "[--bandwidth SIZE] [--downtime-limit MS]";
 // An event may say sooner that something has changed.
 constexpr std::chrono::milliseconds kLook{200};
@@ -65,6 +66,8 @@ Result<Plan> ReadPlan(const CtlArguments& arguments) {
   plan.postcopy = arguments.Has("--postcopy");
   const bool many = arguments.Has("--channels") || arguments.Has("--zstd");
   plan.capabilities.push_back({{"capability", "postcopy-ram"}, {"state", plan.postcopy}});
+  plan.capabilities.push_back(
+      {{"capability", "auto-converge"}, {"state", arguments.Has("--auto-converge")}});
   plan.capabilities.push_back({{"capability", "multifd"}, {"state", many}});
   if (many) {
     HF_TRY(const double channels, NumberOption(arguments, "--channels", 1, 255, 2));
@@ -170,7 +173,7 @@ Result<Json> Watch(QmpClient& source, const Plan& plan) {
 
 Result<std::string> Run(CtlWords words) {
   constexpr CtlOption kOptions[] = {
-      {"--postcopy"},     {"--channels", "4"},     {"--zstd"},
+      {"--postcopy"},     {"--auto-converge"},     {"--channels", "4"},        {"--zstd"},
       {"--tls", "CREDS"}, {"--bandwidth", "500M"}, {"--downtime-limit", "300"}};
   HF_TRY(const CtlArguments arguments, ReadCtlArguments(words, kOptions, 2, kUsage));
   if (arguments.words.size() < 2) {
@@ -207,15 +210,19 @@ std::string MigrationProgress(const Json& info) {
     return text + fmt::format(", about {}",
                               TimeText(static_cast<double>(left) / static_cast<double>(speed)));
   }
+  const std::uint64_t throttle = Number(info, "cpu-throttle-percentage");
+  const std::string writes = fmt::format(
+      "the guest{} writes {}/s",
+      throttle == 0 ? "" : fmt::format(", slowed down by {} %,", throttle), FormatSize(written));
   if (written >= speed) {
     return text + fmt::format(
-                      "; it does not converge, as the guest writes {}/s: --bandwidth, "
-                      "--channels, --downtime-limit or --postcopy help",
-                      FormatSize(written));
+                      "; it does not converge{}, as {}: --bandwidth, --channels, "
+                      "--downtime-limit, --auto-converge or --postcopy help",
+                      throttle == 0 ? "" : " yet", writes);
   }
   const auto closing = static_cast<double>(speed - written);
-  return text + fmt::format(", the guest writes {}/s, about {}", FormatSize(written),
-                            TimeText(static_cast<double>(left) / closing));
+  return text +
+         fmt::format(", {}, about {}", writes, TimeText(static_cast<double>(left) / closing));
 }
 
 std::string MigrationSummary(const Json& info) {

@@ -35,6 +35,10 @@ TEST(CtlMigrate, TheLineSaysWhyThereIsNoEnd) {
       "pages-per-second": 1000, "dirty-pages-rate": 1000}})";
   EXPECT_THAT(Progress(kFast), HasSubstr("it does not converge, as the guest writes 3.91 MiB/s"));
   EXPECT_THAT(Progress(kFast), HasSubstr("--postcopy help"));
+  EXPECT_THAT(
+      Progress(R"({"status": "active", "cpu-throttle-percentage": 30, "ram": {"remaining": 1,
+      "total": 2, "pages-per-second": 1000, "dirty-pages-rate": 1000}})"),
+      HasSubstr("not converge yet, as the guest, slowed down by 30 %, writes 3.91 MiB/s"));
   EXPECT_THAT(Progress(R"({"status": "postcopy-active", "ram": {"remaining": 4096000, "total": 2,
       "pages-per-second": 1000, "dirty-pages-rate": 1000}})"),
               HasSubstr("about 1 s"));

@@ -33,6 +33,7 @@ Json MigrationJson(const MigrationInfo& info) {
   if (info.downtime_ms) json["downtime"] = *info.downtime_ms;
   if (info.expected_downtime_ms && IsActive(info.status))
     json["expected-downtime"] = *info.expected_downtime_ms;
+  if (info.throttle != 0) json["cpu-throttle-percentage"] = info.throttle;
   json["ram"] = {{"transferred", info.transferred},
                  {"remaining", info.remaining},
                  {"total", info.ram_total},
@@ -78,6 +79,7 @@ std::string MigrationText(const MigrationInfo& info) {
       Megabits(info.bandwidth), FormatSize(kPageSize), FormatSize(info.ram_total),
       FormatSize(info.transferred), FormatSize(info.remaining), info.normal_pages, info.zero_pages,
       info.bandwidth / kPageSize, info.dirty_rate, info.passes, info.postcopy_requests);
+  if (info.throttle != 0) text += fmt::format("  CPU Throttle (%): \t{}\n", info.throttle);
   return text;
 }
 

@@ -49,6 +49,7 @@ TEST(MigrationReport, WhateverItSaysIsInTheSchema) {
       info.status = status;
       info.incoming = incoming;
       info.downtime_ms = 12;
+      info.throttle = 20;
       info.error = Error(Errc::kSystem, "no room");
       const Json json = MigrationJson(info);
       const Status fits = QmpSchema().CheckResult(*query, json);
@@ -69,6 +70,14 @@ TEST(MigrationReport, NumbersAreQemus) {
             "normal": 1000, "normal-bytes": 4096000, "dirty-pages-rate": 300, "mbps": 1000.0,
             "dirty-sync-count": 2, "postcopy-requests": 0, "page-size": 4096,
             "pages-per-second": 30517, "dirty-sync-missed-zero-copy": 0}})"));
+}
+
+TEST(MigrationReport, AGuestThatIsSlowedDownIsShown) {
+  MigrationInfo info = Running();
+  EXPECT_THAT(MigrationText(info), Not(HasSubstr("Throttle")));
+  info.throttle = 30;
+  EXPECT_EQ(MigrationJson(info)["cpu-throttle-percentage"], 30);
+  EXPECT_THAT(MigrationText(info), HasSubstr("CPU Throttle (%): \t30\n"));
 }
 
 TEST(MigrationReport, OnlyOneUnderWayHasADowntimeToExpect) {

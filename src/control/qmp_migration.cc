@@ -115,6 +115,7 @@ void DefineQuery(Schema& schema) {
                                   {"expected-downtime?", "int"},
                                   {"downtime?", "int"},
                                   {"setup-time?", "int"},
+                                  {"cpu-throttle-percentage?", "int"},
                                   {"error-desc?", "str"},
                                   {"blocked-reasons?", "[str]"},
                                   {"socket-address?", "[SocketAddress]"}});

@@ -387,6 +387,13 @@ std::vector<VcpuInfo> Machine::vcpus() const {
   return impl_->Vcpus();
 }
 
+Status Machine::Throttle(unsigned percent) {
+  return impl_->Throttle(percent);
+}
+unsigned Machine::throttle() const noexcept {
+  return impl_->throttle();
+}
+
 Result<VcpuRegisters> Machine::Registers(unsigned index) {
   return impl_->AskVcpu(index, [](const kvm::Vcpu& vcpu) -> Result<VcpuRegisters> {
     VcpuRegisters registers;

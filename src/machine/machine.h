@@ -191,6 +191,10 @@ class Machine {
   std::vector<CpuInfo> possible_cpus() const;
   /// Those that exist.
   std::vector<VcpuInfo> vcpus() const;
+  /// Lets all vCPUs rest for `percent` of the time, 0 to 99; 0, as at first: not at all.
+  /// @return an error if the host has no thread left; then none rests
+  Status Throttle(unsigned percent);
+  unsigned throttle() const noexcept;
   /// The registers of vCPU `index`, which is made to stand for that moment if it runs.
   /// @return kInvalidArgument if there is no such vCPU; else the failed ioctl
   Result<VcpuRegisters> Registers(unsigned index);

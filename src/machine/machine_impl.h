@@ -31,6 +31,7 @@
 #include "machine/smbios/smbios.h"
 #include "machine/vcpu_state.h"
 #include "machine/vcpu_thread.h"
+#include "machine/vcpu_throttle.h"
 #include "object/confidential_guest.h"
 
 namespace holdfast::machine {
@@ -108,6 +109,8 @@ class Machine::Impl {
     if (!thread.stopped_itself()) thread.Run();
     return answer;
   }
+  Status Throttle(unsigned percent) { return throttle_.Set(vcpus_, percent); }
+  unsigned throttle() const noexcept { return throttle_.percent(); }
   /// KVM's statistics of the vCPUs that somebody asked for.
   std::map<unsigned, kvm::Stats>& vcpu_stats() noexcept { return vcpu_stats_; }
 
@@ -205,7 +208,8 @@ class Machine::Impl {
   std::optional<SavedVcpu::TscReference> tsc_reference_;  // while vCPUs are loaded
   std::vector<std::uint32_t> apic_ids_;
   std::vector<PowerOnState> power_on_;              // by vCPU index
-  std::vector<std::unique_ptr<VcpuThread>> vcpus_;  // last: their threads use all of the above
+  std::vector<std::unique_ptr<VcpuThread>> vcpus_;  // their threads use all of the above
+  VcpuThrottle throttle_;                           // last: its thread uses them
 };
 
 }  // namespace holdfast::machine

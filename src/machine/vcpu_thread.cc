@@ -134,6 +134,18 @@ void VcpuThread::WaitUntilStanding() {
   while (!standing_) changed_.wait(mutex_);
 }
 
+void VcpuThread::RestUntil(Clock::time_point when) {
+  bool kick = false;
+  {
+    const MutexLock lock(mutex_);
+    rest_until_ = when;
+    kick = target_ == Target::kRun && Clock::now() < when;
+    if (kick) vcpu_.RequestExit();
+  }
+  changed_.notify_all();
+  if (kick) ::pthread_kill(thread_.native_handle(), kKickSignal);
+}
+
 bool VcpuThread::stopped_itself() {
   const MutexLock lock(mutex_);
   return stopped_itself_;
@@ -157,13 +169,19 @@ void VcpuThread::Loop() {
   }
 }
 
-// Stands until told to run; false when told to end.
+// Stands until told to run, and rests as long as it shall; false when told to end.
 bool VcpuThread::WaitForRun() {
   const MutexLock lock(mutex_);
-  while (target_ == Target::kStand) {
-    standing_ = true;
-    changed_.notify_all();
-    changed_.wait(mutex_);
+  while (target_ != Target::kExit) {
+    if (target_ == Target::kStand) {
+      standing_ = true;
+      changed_.notify_all();
+      changed_.wait(mutex_);
+    } else if (Clock::now() < rest_until_) {
+      changed_.wait_until(mutex_, rest_until_);
+    } else {
+      break;
+    }
   }
   vcpu_.ClearExitRequest();
   return target_ == Target::kRun;

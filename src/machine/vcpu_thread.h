@@ -5,6 +5,7 @@
 #include <holdfast/vcpu.h>
 #include <sys/types.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -23,10 +24,12 @@ namespace holdfast::machine {
 /// One vCPU and the thread that runs it. The thread exists from Start() on and stands (waits on a
 /// condition, not in KVM) whenever it is not told to run.
 ///
-/// Thread-safety: control functions on the main thread; StopSoon() on the vCPU's own thread, from
-/// inside a device callback.
+/// Thread-safety: control functions on the main thread; StopCurrent() on the vCPU's own thread,
+/// from inside a device callback; RestUntil() on any thread.
 class VcpuThread {
  public:
+  using Clock = std::chrono::steady_clock;
+
   /// What the guest did that the thread cannot answer itself. Called on the vCPU's thread, which
   /// stands by the time the main loop looks.
   struct Events {
@@ -58,6 +61,9 @@ class VcpuThread {
   /// done: KVM has completed the instruction.
   void Stop() HF_EXCLUDES(mutex_);
   void WaitUntilStanding() HF_EXCLUDES(mutex_);
+  /// The guest executes nothing before `when` even if it is to run; a time that is over ends an
+  /// earlier rest. Stop() works as ever meanwhile. After Start().
+  void RestUntil(Clock::time_point when) HF_EXCLUDES(mutex_);
   /// Whether the guest's own doing (StopCurrent) made it stand since the last Run(): then what it
   /// asked for is still on its way to the main thread, and it must not run on meanwhile.
   bool stopped_itself() HF_EXCLUDES(mutex_);
@@ -94,8 +100,9 @@ class VcpuThread {
   Target target_ HF_GUARDED_BY(mutex_) = Target::kStand;
   bool standing_ HF_GUARDED_BY(mutex_) = false;
   bool stopped_itself_ HF_GUARDED_BY(mutex_) = false;
+  Clock::time_point rest_until_ HF_GUARDED_BY(mutex_){};
   pid_t tid_ = 0;  // written before the thread stands for the first time, constant from then on
-  std::thread thread_;  // main thread's
+  std::thread thread_;  // main thread's; constant from Start() on
 };
 
 }  // namespace holdfast::machine

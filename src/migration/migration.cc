@@ -16,8 +16,7 @@ constexpr struct {
   Capability capability;
   std::string_view instead;
 } kNotDone[] = {
-    {Capability::kAutoConverge, "vCPUs are not slowed down; postcopy-ram always comes to an end"},
-    {Capability::kDirtyLimit, "vCPUs are not slowed down; postcopy-ram always comes to an end"},
+    {Capability::kDirtyLimit, "auto-converge slows all vCPUs down; postcopy-ram always ends"},
     {Capability::kPostcopyBlocktime, "the time for which vCPUs wait is not recorded"},
     {Capability::kIgnoreShared, "all memory is sent"},
     {Capability::kBackgroundSnapshot, "take a snapshot with holdfast-snapshot-save and live"},

@@ -49,6 +49,7 @@ struct MigrationInfo {
   std::uint64_t passes = 0;             ///< over memory, that are complete
   std::uint64_t dirty_rate = 0;         ///< pages a second that the guest writes
   std::uint64_t bandwidth = 0;          ///< bytes a second at which memory goes
+  std::uint64_t throttle = 0;           ///< percent of the time that vCPUs rest (auto-converge)
   std::uint64_t postcopy_requests = 0;  ///< pages that a vCPU of the destination waited for
 };
 

@@ -39,6 +39,7 @@ Outgoing::Outgoing(const Subject& subject, Request request, Events events)
       request_(std::move(request)),
       events_(std::move(events)),
       main_(subject.loop),
+      converge_(request_.parameters),
       dirty_(subject.memory) {
   for (const auto& entry : dirty_.blocks()) {
     block_sizes_.push_back(entry.block->size());
@@ -70,6 +71,7 @@ Outgoing::~Outgoing() {
   ShutChannels();
   main_.Close();
   thread_.join();
+  (void)subject_.machine.Throttle(0);
   // The machine ends: its guest must not see another instruction.
   EndTracking();
   if (held_) subject_.machine.Release();
@@ -121,6 +123,7 @@ MigrationInfo Outgoing::info() const {
   info.passes = passes_;
   info.dirty_rate = dirty_rate_;
   info.bandwidth = speed_;
+  info.throttle = subject_.machine.throttle();
   info.postcopy_requests = urgent_requests_;
   return info;
 }
@@ -292,12 +295,14 @@ Status Outgoing::SendWhileRunning() {
     interruptible_ = sender_.get();
     if (postcopy_wanted_) sender_->Interrupt();
   }
+  std::uint64_t normal = 0;  // pages of the last pass
   const auto pass = [&](auto&& send) -> Status {
     main_.Post([this, number = sender_->passes() + 1] { events_.pass(number); });
     const std::uint64_t before = sender_->sent().normal;
     const auto since = Clock::now();
     HF_TRY_STATUS(send());
-    Measure((sender_->sent().normal - before) * kPageSize, since);
+    normal = sender_->sent().normal - before;
+    Measure(normal * kPageSize, since);
     return {};
   };
   auto since = Clock::now();
@@ -313,6 +318,7 @@ Status Outgoing::SendWhileRunning() {
     remaining_ = pages * kPageSize;
     if (speed_ != 0) expected_ms_ = static_cast<std::int64_t>(pages * kPageSize * 1000 / speed_);
     if (MayFinish(pages * kPageSize)) break;
+    if (Is(Capability::kAutoConverge)) SlowGuestDown(normal, pages);
     sent = pass([this] { return sender_->Send(dirty_); });
     if (sent) {
       // What an interrupted pass left is in unsent().
@@ -396,6 +402,7 @@ Status Outgoing::HandOver(bool postcopy) {
 
 void Outgoing::Finished(Status status) {
   thread_.join();
+  (void)subject_.machine.Throttle(0);
   if (committed_) {
     if (std::exchange(held_, false)) subject_.machine.Release();
     EndTracking();

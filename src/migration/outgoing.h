@@ -18,6 +18,7 @@
 #include "base/state.h"
 #include "base/thread_annotations.h"
 #include "machine/machine.h"
+#include "migration/auto_converge.h"
 #include "migration/connection.h"
 #include "migration/frames.h"
 #include "migration/main_thread.h"
@@ -89,6 +90,7 @@ class Outgoing {
   Status WaitForContinue() HF_EXCLUDES(mutex_);
   Status HandOver(bool postcopy);
   Status SendMissing(const DirtyPages& missing);
+  void SlowGuestDown(std::uint64_t sent, std::uint64_t written);
   void Measure(std::uint64_t bytes, Clock::time_point since);
   // On the main thread.
   Status StartTracking();
@@ -128,6 +130,7 @@ class Outgoing {
   FrameWriter* urgent_ = nullptr;
   std::unique_ptr<ReturnPath> answers_;
   std::unique_ptr<PageSender> sender_;
+  AutoConverge converge_;
 
   // The main thread's while it runs something for the thread, and else that one's.
   std::unique_ptr<DirtyTracker> tracker_;

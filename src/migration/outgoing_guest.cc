@@ -31,6 +31,15 @@ Status Outgoing::StartTracking() {
   return status ? resumed : status;
 }
 
+// After a pass, on the migration's thread: as QEMU, in pages with contents.
+void Outgoing::SlowGuestDown(std::uint64_t sent, std::uint64_t written) {
+  const auto percent = converge_.PassEnded(sent, written);
+  if (!percent) return;
+  main_.Post([this, percent = *percent] {
+    if (const auto set = subject_.machine.Throttle(percent); !set) log::Error(set.error());
+  });
+}
+
 Status Outgoing::StandStill() {
   machine::Machine& machine = subject_.machine;
   if (machine.running()) {

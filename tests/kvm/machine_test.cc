@@ -8,6 +8,7 @@
 #include <holdfast/address_space.h>
 #include <holdfast/ram_block.h>
 #include <holdfast/units.h>
+#include <time.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -191,6 +192,53 @@ TEST_F(MachineTest, AskingDoesNotWakeAGuestThatHasPoweredItselfOff) {
   while (where() != end && std::chrono::steady_clock::now() < give_up)
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   for (int i = 0; i < 50; ++i) ASSERT_EQ(where(), end);
+}
+
+// Processor time that a thread of ours has used.
+std::chrono::nanoseconds TimeOf(pid_t tid) {
+  clockid_t clock = 0;
+  timespec time{};
+  // The kernel's number of a thread's clock (clock_getcpuclockid does not take a thread's id).
+  constexpr clockid_t kOfThread = 6;
+  clock = static_cast<clockid_t>((~static_cast<unsigned>(tid) << 3) | kOfThread);
+  EXPECT_EQ(::clock_gettime(clock, &time), 0);
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+
+TEST_F(MachineTest, SlowedDownItRestsMostOfTheTimeAndStillStopsAtOnce) {
+  using std::chrono::steady_clock;
+  constexpr std::chrono::milliseconds kLook{500};
+  const auto share = [&](pid_t tid) {
+    const auto before = TimeOf(tid);
+    const auto since = steady_clock::now();
+    std::this_thread::sleep_for(kLook);
+    return (TimeOf(tid) - before) * 100 / (steady_clock::now() - since);
+  };
+  ASSERT_NO_FATAL_FAILURE(Make("n"));  // counts for good
+  ASSERT_OK(machine_->Resume());
+  const pid_t tid = machine_->vcpus()[0].tid;
+  ASSERT_OK(machine_->Throttle(90));
+  EXPECT_EQ(machine_->throttle(), 90U);
+  EXPECT_LE(share(tid), 30);
+  // It rests for nearly a second, time and again; the shortest stop of many is not a rest's.
+  ASSERT_OK(machine_->Throttle(99));
+  auto shortest = steady_clock::duration::max();
+  for (int i = 0; i < 10; ++i) {
+    std::this_thread::sleep_for(kLook / 10);
+    const auto since = steady_clock::now();
+    machine_->Pause();
+    shortest = std::min(shortest, steady_clock::now() - since);
+    EXPECT_EQ(machine_->state(), RunState::kPaused);
+    ASSERT_OK(machine_->Resume());
+  }
+  EXPECT_LT(shortest, std::chrono::milliseconds(200));
+  ASSERT_OK(machine_->Throttle(0));
+  // However busy this host is, more than a hundredth falls to it.
+  const auto used = TimeOf(tid);
+  for (int i = 0; i < 600 && TimeOf(tid) - used < kLook; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_GE(TimeOf(tid) - used, kLook);
+  ASSERT_OK(machine_->Throttle(50));  // and it ends with the machine
 }
 
 }  // namespace

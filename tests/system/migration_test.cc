@@ -22,6 +22,7 @@
 namespace holdfast::test {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
@@ -247,6 +248,42 @@ TEST_F(NativeMigration, AWaitingMonitorEndsWithASentenceWhenTheSourceDies) {
   ASSERT_TRUE(exit) << target.Describe();
   EXPECT_EQ(exit->status, 1);
   EXPECT_THAT(target.errors(), HasSubstr("closed the connection"));
+}
+
+// Of 40 MiB that it writes over and over 64 MiB/s are no match, until it has a hundredth of the
+// time.
+TEST_F(NativeMigration, AGuestThatWritesTooFastIsSlowedDownWhereThatIsAllowed) {
+  MonitorProcess source(Guest("a", {"-append", "40"}));
+  ASSERT_TEXT(source, "round 2 ok");
+  EXPECT_EQ(Qmp("a", {"migrate-set-parameters", "max-bandwidth=67108864", "downtime-limit=100",
+                      "cpu-throttle-initial=99"}),
+            "{}\n");
+  {
+    MonitorProcess target(Waiting("b"));
+    WaitUntilItListens();
+    EXPECT_EQ(Qmp("a", {"migrate", "uri=" + Uri()}), "{}\n");
+    constexpr std::string_view kPasses = "\"dirty-sync-count\": ";
+    constexpr int kMany = 5, kTries = 2000;
+    for (int passes = 0, tries = 0; passes < kMany; ++tries) {
+      const std::string answer = Qmp("a", {"query-migrate"});
+      ASSERT_LT(tries, kTries) << answer;
+      ASSERT_THAT(answer, AnyOf(HasSubstr("\"active\""), HasSubstr("\"setup\"")));
+      ASSERT_THAT(answer, Not(HasSubstr("cpu-throttle-percentage")));
+      const std::size_t at = answer.find(kPasses);
+      if (at != std::string::npos) passes = std::atoi(answer.c_str() + at + kPasses.size());
+    }
+    EXPECT_EQ(Qmp("a", {"migrate_cancel"}), "{}\n");
+    (void)WaitForStatus("a", {"cancelled"});
+    ASSERT_TRUE(target.WaitForExit());
+  }
+  MonitorProcess target(Waiting("b"));
+  Enable("a", {"auto-converge", "pause-before-switchover"});
+  WaitUntilItListens();
+  EXPECT_EQ(Qmp("a", {"migrate", "uri=" + Uri()}), "{}\n");
+  EXPECT_THAT(WaitForStatus("a", {"pre-switchover"}), HasSubstr("\"cpu-throttle-percentage\": 99"));
+  EXPECT_EQ(Qmp("a", {"migrate-continue", "state=pre-switchover"}), "{}\n");
+  ExpectRight(target);
+  EXPECT_THAT(WaitForStatus("a", {"completed"}), Not(HasSubstr("cpu-throttle-percentage")));
 }
 
 TEST_F(NativeMigration, ACancelledOneCostsNothingAndCanBeTriedAgain) {
