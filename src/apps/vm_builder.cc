@@ -46,6 +46,7 @@ VirtualMachine::VirtualMachine(EventLoop& loop, Options options)
   context_.block = &block_graph_;
   context_.network = &network_;
   context_.migration_settings = &migration_settings_;
+  context_.passed_fds = &passed_fds_;
   context_.device_types = DeviceTypes();
   // The functions run from the loop, and that only after the machine was built.
   context_.machine = [this]() -> machine::Machine& { return *machine_; };

@@ -16,6 +16,7 @@
 #include "control/context.h"
 #include "control/human_commands.h"
 #include "control/monitor.h"
+#include "control/passed_fds.h"
 #include "control/qmp_server.h"
 #include "devices/block/block_graph.h"
 #include "devices/chardev.h"
@@ -112,6 +113,7 @@ class VirtualMachine {
   std::unique_ptr<migration::Snapshots> snapshots_;
   migration::Settings migration_settings_;
   std::unique_ptr<migration::Migration> migration_;
+  control::PassedFds passed_fds_;
   control::VmContext context_;
   control::HumanCommands human_commands_{context_};
   std::vector<std::unique_ptr<control::Monitor>> monitors_;

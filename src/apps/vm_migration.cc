@@ -45,6 +45,7 @@ void VirtualMachine::BuildMigration() {
     return FindTls(options_.objects, id, server);
   };
   hooks.services.may_spawn = !options_.sandbox.enabled || options_.sandbox.spawn;
+  hooks.services.take_fd = [this](const std::string& name) { return passed_fds_.Take(name); };
   hooks.busy = [this]() -> std::string {
     for (const migration::JobInfo& job : snapshots_->jobs()) {
       if (job.status != migration::JobStatus::kConcluded) return job.id;

@@ -35,6 +35,8 @@ class ObjectStore;
 
 namespace holdfast::control {
 
+class PassedFds;
+
 /// A chardev as `query-chardev` and `info chardev` show it.
 struct ChardevInfo {
   std::string label;           ///< "serial0", "monitor", the id of a -chardev
@@ -63,6 +65,8 @@ struct VmContext {
   devices::block::BlockGraph* block = nullptr;
   devices::net::Network* network = nullptr;
   migration::Settings* migration_settings = nullptr;
+  /// Null: descriptors that clients send are closed.
+  PassedFds* passed_fds = nullptr;
   std::vector<DeviceType> device_types;
 
   std::function<machine::Machine&()> machine;

@@ -108,6 +108,10 @@ class HumanCommands {
   Result<std::string> MigrateStartPostcopy(std::string_view arguments);
   Result<std::string> InfoMigrate(std::string_view arguments);
 
+  // passed_fds.cc
+  Result<std::string> Getfd(std::string_view arguments);
+  Result<std::string> Closefd(std::string_view arguments);
+
   // human_qtree.cc
   Result<std::string> InfoQtree(std::string_view arguments);
 

@@ -7,8 +7,10 @@
 
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "base/event_loop.h"
 #include "devices/chardev.h"
@@ -18,6 +20,33 @@ namespace {
 
 constexpr std::size_t kChunk = std::size_t{16} << 10;  // received at once
 constexpr int kRounds = 16;                            // of work before others have a turn
+
+// As recv(), with the descriptors that came along, close-on-exec.
+ssize_t ReceiveWithFds(int socket, std::span<std::byte> into, std::vector<UniqueFd>& fds) {
+  iovec data{.iov_base = into.data(), .iov_len = into.size()};
+  alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(QmpSession::kMostFds * sizeof(int))> control;
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  ssize_t got = 0;
+  do {
+    got = ::recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  } while (got < 0 && errno == EINTR);
+  if (got < 0) return got;
+  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
+       part = CMSG_NXTHDR(&message, part)) {
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t bytes = part->cmsg_len - CMSG_LEN(0);
+    for (std::size_t at = 0; at + sizeof(int) <= bytes; at += sizeof(int)) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(part) + at, sizeof fd);
+      fds.emplace_back(fd);
+    }
+  }
+  return got;
+}
 
 }  // namespace
 
@@ -101,13 +130,14 @@ bool QmpServer::SocketClient::TakeInput() {
 bool QmpServer::SocketClient::Receive() {
   if (!readable_ || ended_) return false;
   input_.resize(kChunk);
-  ssize_t got = 0;
-  do {
-    got = ::recv(socket_.get(), input_.data(), input_.size(), MSG_DONTWAIT);
-  } while (got < 0 && errno == EINTR);
+  std::vector<UniqueFd> fds;
+  const ssize_t got = ReceiveWithFds(socket_.get(), std::as_writable_bytes(std::span(input_)), fds);
   const int os_errno = errno;
   input_.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
-  if (got > 0) return true;
+  if (got > 0) {
+    session_.ReceiveFds(std::move(fds));
+    return true;
+  }
   readable_ = false;
   if (got < 0 && (os_errno == EAGAIN || os_errno == EWOULDBLOCK)) return false;
   ended_ = true;

@@ -10,6 +10,7 @@ struct Complete : Schema {
     DefineBalloonCommands(*this);
     DefineControlCommands(*this);
     DefineDeviceCommands(*this);
+    DefineFdCommands(*this);
     DefinePciCommands(*this);
     DefineMachineCommands(*this);
     DefineMemoryCommands(*this);

@@ -24,6 +24,7 @@ void DefineBlockCommands(Schema& schema);          // qmp_blockdev.cc
 void DefineControlCommands(Schema& schema);        // qmp_control.cc
 void DefineDeviceCommands(Schema& schema);         // qmp_device.cc
 void DefineDirtyRateCommands(Schema& schema);      // qmp_dirty_rate.cc
+void DefineFdCommands(Schema& schema);             // passed_fds.cc
 void DefinePciCommands(Schema& schema);            // qmp_pci.cc
 void DefineMachineCommands(Schema& schema);        // qmp_machine.cc
 void DefineMemoryCommands(Schema& schema);         // qmp_memory.cc

@@ -7,14 +7,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/event_loop.h"
+#include "control/passed_fds.h"
+#include "control/qmp_session.h"
 #include "devices/chardev.h"
 #include "object/object.h"
 
@@ -189,6 +193,140 @@ TEST_F(QmpServerTest, ServesAChardevForGood) {
   server_->Emit("RESUME");
   EXPECT_TRUE(Says(client, R"("event": "RESUME")"));
   server_.reset();  // before the chardev it talks through
+}
+
+// ---- Descriptors that clients pass -------------------------------------------------------------
+
+class PassedFdsTest : public QmpServerTest {
+ protected:
+  PassedFdsTest() {
+    vm_.passed_fds = &fds_;
+    server_ = std::make_unique<QmpServer>(*loop_, vm_);
+    Listen();
+    client_ = Negotiated();
+  }
+  // A pipe's writing end is gone once nobody has it any more: that its reading end sees.
+  struct Pipe {
+    UniqueFd reading, writing;
+    bool closed() const {
+      char byte = 0;
+      return ::read(reading.get(), &byte, 1) == 0;
+    }
+  };
+  static Pipe MakePipe() {
+    std::array<int, 2> ends{};
+    EXPECT_EQ(::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK), 0);
+    return {UniqueFd(ends[0]), UniqueFd(ends[1])};
+  }
+  void SendWith(std::string_view text, std::vector<const UniqueFd*> fds) const {
+    std::string words(text);
+    iovec data{.iov_base = words.data(), .iov_len = words.size()};
+    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(100 * sizeof(int))> control{};
+    const std::size_t bytes = fds.size() * sizeof(int);
+    msghdr message{};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = CMSG_SPACE(bytes);
+    cmsghdr* const part = CMSG_FIRSTHDR(&message);
+    part->cmsg_level = SOL_SOCKET;
+    part->cmsg_type = SCM_RIGHTS;
+    part->cmsg_len = CMSG_LEN(bytes);
+    for (std::size_t i = 0; i < fds.size(); ++i) {
+      const int fd = fds[i]->get();
+      std::memcpy(CMSG_DATA(part) + i * sizeof fd, &fd, sizeof fd);
+    }
+    EXPECT_EQ(::sendmsg(client_.get(), &message, MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
+  }
+  void Pass(std::string_view name, Pipe& pipe) {
+    SendWith(Command("getfd", name), {&pipe.writing});
+    pipe.writing.reset();
+  }
+  static std::string Command(std::string_view command, std::string_view name) {
+    return Json{{"execute", command}, {"arguments", {{"fdname", name}}}}.dump();
+  }
+
+  PassedFds fds_;
+  UniqueFd client_;
+};
+
+TEST_F(PassedFdsTest, AreThereByNameUntilSomebodyTakesOrClosesThem) {
+  Pipe first = MakePipe(), second = MakePipe(), third = MakePipe();
+  Pass("one", first);
+  ASSERT_TRUE(Says(client_, "return"));
+  Pass("two", second);
+  ASSERT_TRUE(Says(client_, "return"));
+  auto taken = fds_.Take("one");
+  ASSERT_TRUE(taken);
+  EXPECT_EQ(::fcntl(taken->get(), F_GETFD), FD_CLOEXEC);
+  EXPECT_FALSE(first.closed());
+  taken->reset();
+  EXPECT_TRUE(first.closed()) << "it was the one that was passed";
+  EXPECT_FALSE(fds_.Take("one"));
+  // Another one of the name takes its place.
+  EXPECT_FALSE(second.closed());
+  Pass("two", third);
+  ASSERT_TRUE(Says(client_, "return"));
+  EXPECT_TRUE(second.closed());
+  EXPECT_FALSE(third.closed());
+  Send(client_, Command("closefd", "two"));
+  ASSERT_TRUE(Says(client_, "return"));
+  EXPECT_TRUE(third.closed());
+  Send(client_, Command("closefd", "two"));
+  EXPECT_TRUE(Says(client_, "File descriptor named 'two' not found"));
+}
+
+TEST_F(PassedFdsTest, EachCommandTakesTheNextAndNobodyKeepsTheRest) {
+  Pipe first = MakePipe(), second = MakePipe(), third = MakePipe();
+  SendWith(Command("getfd", "one") + Command("getfd", "two"),
+           {&first.writing, &second.writing, &third.writing});
+  for (Pipe* const pipe : {&first, &second, &third}) pipe->writing.reset();
+  std::string replies;
+  ASSERT_TRUE(Until([&] {
+    replies += Receive(client_);
+    return std::ranges::count(replies, '\n') == 2;
+  }));
+  EXPECT_TRUE(third.closed());
+  ASSERT_TRUE(fds_.Take("one"));
+  EXPECT_TRUE(first.closed());
+  ASSERT_TRUE(fds_.Take("two"));
+  EXPECT_TRUE(second.closed());
+}
+
+TEST_F(PassedFdsTest, WhatIsWrongIsSaidInQemusWords) {
+  Send(client_, Command("getfd", "one"));
+  EXPECT_TRUE(Says(client_, "No file descriptor supplied via SCM_RIGHTS"));
+  for (const char* const name : {"1st", ""}) {
+    Pipe pipe = MakePipe();
+    Pass(name, pipe);
+    EXPECT_TRUE(Says(client_, "Parameter 'fdname' expects a name not starting with a digit"));
+    EXPECT_TRUE(pipe.closed());
+  }
+  // One that nobody asked for is not for the next who asks.
+  Pipe stray = MakePipe();
+  SendWith(R"({"execute": "query-version"})", {&stray.writing});
+  stray.writing.reset();
+  ASSERT_TRUE(Says(client_, "return"));
+  EXPECT_TRUE(stray.closed());
+  Send(client_, Command("getfd", "one"));
+  EXPECT_TRUE(Says(client_, "No file descriptor supplied via SCM_RIGHTS"));
+}
+
+TEST_F(PassedFdsTest, MoreThanThereIsRoomForAreClosed) {
+  Pipe pipe = MakePipe();
+  // A message that is not complete keeps what came with it.
+  for (int i = 0; i < 3; ++i)
+    SendWith(" {", std::vector<const UniqueFd*>(QmpSession::kMostFds, &pipe.writing));
+  pipe.writing.reset();
+  for (int i = 0; i < 3; ++i) Send(client_, "}");
+  ASSERT_TRUE(Says(client_, "error"));
+  EXPECT_TRUE(pipe.closed());
+  Pipe last = MakePipe();
+  Pass("last", last);
+  ASSERT_TRUE(Says(client_, "return"));
+  client_.reset();
+  ASSERT_TRUE(Until([&] { return server_->clients() == 0; }));
+  EXPECT_FALSE(last.closed()) << "a name outlives who gave it";
 }
 
 }  // namespace

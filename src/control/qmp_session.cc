@@ -4,7 +4,10 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <optional>
 #include <utility>
+
+#include "control/passed_fds.h"
 
 namespace holdfast::control {
 namespace {
@@ -95,6 +98,12 @@ std::size_t QmpSession::Receive(std::string_view data) {
   return size - data.size();
 }
 
+void QmpSession::ReceiveFds(std::vector<UniqueFd> fds) {
+  for (UniqueFd& fd : fds) {
+    if (fds_.size() < kMostFds && vm_.passed_fds != nullptr) fds_.push_back(std::move(fd));
+  }
+}
+
 void QmpSession::EndInput() {
   if (input_over_) return;
   if (framer_.in_message()) {
@@ -134,6 +143,8 @@ void QmpSession::Step() {
   waiting_bytes_ -= next.bytes;
   Send(next.error.empty() ? Answer(next.request)
                           : ErrorReply(QmpError(QmpErrorClass::kGenericError, next.error)));
+  // What nobody has asked for.
+  if (waiting_.empty() && !framer_.in_message()) fds_.clear();
 }
 
 Json QmpSession::Answer(const Json& request) {
@@ -180,6 +191,8 @@ QmpResult QmpSession::Negotiate(const Json& arguments) {
 }
 
 QmpResult QmpSession::Run(const Schema::Command& command, const Json& arguments) {
+  std::optional<PassedFds::Turn> turn;
+  if (vm_.passed_fds != nullptr) turn.emplace(*vm_.passed_fds, fds_);
   QmpResult result = command.run(vm_, arguments);
   if (result && options_.check) {
     if (const Status checked = QmpSchema().CheckResult(command, *result); !checked) {

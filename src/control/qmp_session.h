@@ -6,6 +6,9 @@
 #include <deque>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include <holdfast/unique_fd.h>
 
 #include "control/context.h"
 #include "control/qmp_json.h"
@@ -29,6 +32,7 @@ class QmpSession {
   static constexpr std::size_t kWaitingMark = std::size_t{64} << 10;
   static constexpr std::size_t kOutputMark = std::size_t{64} << 10;
   static constexpr std::size_t kMostEventBytes = std::size_t{256} << 10;
+  static constexpr std::size_t kMostFds = 64;  ///< that wait; further ones are closed
 
   struct Options {
     bool pretty = false;
@@ -47,6 +51,9 @@ class QmpSession {
   /// requests wait, or kMostEventBytes of output. Out-of-band commands run in here, others in
   /// Step().
   std::size_t Receive(std::string_view data);
+  /// Descriptors that came along with what Receive() takes next. They are there for the commands
+  /// among it (getfd), and closed when the last of these is done.
+  void ReceiveFds(std::vector<UniqueFd> fds);
   /// Whether Receive() would take anything.
   bool WantsInput() const noexcept {
     // Out-of-band commands do not wait, so it takes a bound on their replies, too.
@@ -105,6 +112,7 @@ class QmpSession {
   JsonFramer framer_;
   std::deque<Waiting> waiting_;
   std::size_t waiting_bytes_ = 0;
+  std::deque<UniqueFd> fds_;  // passed, not yet taken
   std::string output_;
   std::size_t sent_ = 0;  // bytes at the front of output_ that are gone already
   std::uint64_t lost_events_ = 0;

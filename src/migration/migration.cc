@@ -36,6 +36,17 @@ Status CheckDone(const Parameters& parameters, const Capabilities& capabilities)
               "Set it to normal.");
 }
 
+// What a name stands for is taken at once, so that a wrong one is said at once.
+Status TakeNamed(const Address& address, AddressServices& services) {
+  const auto* const fd = std::get_if<FdAddress>(&address);
+  const bool number = fd != nullptr && fd->name.front() >= '0' && fd->name.front() <= '9';
+  if (fd == nullptr || number || !services.take_fd) return {};
+  HF_TRY(UniqueFd taken, services.take_fd(fd->name));
+  services.take_fd = [held = std::make_shared<UniqueFd>(std::move(taken))](
+                         const std::string&) -> Result<UniqueFd> { return std::move(*held); };
+  return {};
+}
+
 }  // namespace
 
 Migration::Migration(Subject subject, About about, Settings& settings, Hooks hooks)
@@ -97,6 +108,8 @@ Status Migration::Migrate(const Address& to) {
   }
   HF_TRY_STATUS(capabilities.Check(parameters));
   HF_TRY(auto tls, Tls(false));
+  AddressServices services = hooks_.services;
+  HF_TRY_STATUS(TakeNamed(to, services));
   Outgoing::Request request{
       .address = to,
       .parameters = parameters,
@@ -105,7 +118,7 @@ Status Migration::Migrate(const Address& to) {
       .name = about_.name,
       .uuid = capabilities[Capability::kValidateUuid] ? about_.uuid : std::string(),
       .tls = std::move(tls),
-      .services = hooks_.services};
+      .services = std::move(services)};
   Outgoing::Events events{
       .status = hooks_.status_changed, .pass = hooks_.pass, .done = [this](const Status& status) {
         Ended(outgoing_->info(), status);

@@ -102,6 +102,10 @@ class FullSession(unittest.TestCase):
                    "migrate-set-capabilities",
                    capabilities=[{"capability": "postcopy-preempt", "state": True}])
 
+    def test_descriptors_are_passed_and_closed(self) -> None:
+        self.fails("GenericError: No file descriptor supplied via SCM_RIGHTS", "getfd", fdname="a")
+        self.fails("GenericError: File descriptor named 'a' not found", "closefd", fdname="a")
+
     def test_memory_backends_come_and_go(self) -> None:
         run = self.session.run
         ram, = run("query-memdev")

@@ -10,8 +10,10 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -88,6 +90,37 @@ class NativeMigration : public NativeTest {
       }
     }
     return answer;
+  }
+  // By a client that stays for this command only. @return what the monitor says to it
+  std::string PassFd(const std::string& name, const UniqueFd& fd) const {
+    const UniqueFd client(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+    Path(name).copy(address.sun_path, sizeof address.sun_path - 1);
+    EXPECT_EQ(::connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address),
+              0);
+    std::string text = R"({"execute": "qmp_capabilities"})"
+                       R"({"execute": "getfd", "arguments": {"fdname": "wire"}})";
+    iovec data{.iov_base = text.data(), .iov_len = text.size()};
+    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
+    msghdr message{};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    cmsghdr* const part = CMSG_FIRSTHDR(&message);
+    *part = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    const int number = fd.get();
+    std::memcpy(CMSG_DATA(part), &number, sizeof number);
+    EXPECT_EQ(::sendmsg(client.get(), &message, 0), static_cast<ssize_t>(text.size()));
+    ::shutdown(client.get(), SHUT_WR);
+    // It hangs up when all is answered.
+    std::string answers;
+    std::array<char, 4096> some{};
+    for (ssize_t got = 1; got > 0;) {
+      got = ::recv(client.get(), some.data(), some.size(), 0);
+      if (got > 0) answers.append(some.data(), static_cast<std::size_t>(got));
+    }
+    return answers.substr(std::min(answers.rfind("{\"return"), answers.size()));
   }
   void Enable(const std::string& name, std::initializer_list<std::string_view> capabilities) const {
     for (const std::string_view capability : capabilities) {
@@ -347,6 +380,26 @@ TEST_F(NativeMigration, CardsOfAGuestThatHasComeAnnounceThemselves) {
   EXPECT_EQ(::recv(wire.get(), frame.data(), frame.size(), MSG_DONTWAIT), -1);
   EXPECT_THAT(announce("nobody,virtio-net-pci.0 again"), StartsWith("\"\""));
   EXPECT_EQ(::recv(wire.get(), frame.data(), frame.size(), MSG_DONTWAIT), 60);
+}
+
+// As libvirt does it: the monitors get their ends of the connection over their control sockets.
+TEST_F(NativeMigration, TheConnectionCanBeOneThatWasPassed) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
+  MonitorProcess source(Guest("a"));
+  ASSERT_TEXT(source, "round 2 ok");
+  MonitorProcess target(Guest("b", {"-incoming", "defer"}));
+  EXPECT_THAT(Qmp("b", {"query-status"}), HasSubstr("inmigrate"));
+  for (const int i : {0, 1}) {
+    const UniqueFd end(ends.at(static_cast<std::size_t>(i)));
+    EXPECT_THAT(PassFd(i == 0 ? "a" : "b", end), HasSubstr("return")) << i;
+  }
+  EXPECT_THAT(Qmp("a", {"migrate", "uri=fd:other"}),
+              HasSubstr("File descriptor named 'other' has not been found"));
+  EXPECT_EQ(Qmp("b", {"migrate-incoming", "uri=fd:wire"}), "{}\n");
+  EXPECT_EQ(Qmp("a", {"migrate", "uri=fd:wire"}), "{}\n");
+  ExpectRight(target);
+  ExpectStands("a");
 }
 
 TEST_F(NativeMigration, AStrangerIsLetGoAndTheGuestStillComes) {
