@@ -101,6 +101,8 @@ void Stream(Bytes bytes) {
     const auto payload = reader.Payload();
     if (!payload) return;
     Require(payload->size() == header->size);
+    if (header->type == FrameType::kPassEnd || header->type == FrameType::kResumed)
+      Require(DecodeNumber(*payload).has_value());
   }
 }
 
@@ -111,7 +113,7 @@ void Greeting(Bytes input) {
   for (std::size_t i = 0; i < 8; ++i)
     bytes[Hello::kSize - 8 + i] = static_cast<std::byte>(hash >> (8 * i));
   const auto hello = DecodeHello(bytes);
-  if (hello) Require(hello->kind <= ChannelKind::kUrgent && hello->index <= 255);
+  if (hello) Require(hello->kind <= ChannelKind::kRecover && hello->index <= 255);
 }
 
 void Config(Bytes input) {

@@ -146,8 +146,25 @@ class ProgressLine {
   bool shown_ = false;
 };
 
+// Which two monitors it is between.
+struct Way {
+  std::string source;       // control socket
+  std::string destination;  // the same, if it is known
+  std::string uri;
+};
+
+// What to do with a guest whose memory is in two places.
+std::string HowToGoOn(const Way& way) {
+  return fmt::format(
+      "The guest waits for memory, and none is lost. Where the way is open again, go on with "
+      "'holdfastctl qmp {} migrate uri={} resume=true'; for another one let the destination wait "
+      "there first, with 'holdfastctl qmp {} migrate-recover uri=NEW'. If the destination says "
+      "that it has completed, this monitor can be ended.",
+      way.source, way.uri, way.destination.empty() ? "DESTINATION" : way.destination);
+}
+
 // To the end of the migration. @return what query-migrate says then
-Result<Json> Watch(QmpClient& source, const Plan& plan) {
+Result<Json> Watch(QmpClient& source, const Plan& plan, const Way& way) {
   ProgressLine line;
   bool over_there = false;
   while (true) {
@@ -160,6 +177,11 @@ Result<Json> Watch(QmpClient& source, const Plan& plan) {
                                  fmt::format("the migration was {}",
                                              status == "none" ? "forgotten" : status))),
                   "The guest runs on where it was.");
+    }
+    if (status == "postcopy-paused") {
+      const std::string why = Word(info, "error-desc", "the connection was lost");
+      return Fail(Errc::kSystem, Printable(fmt::format("the migration is paused: {}", why)),
+                  HowToGoOn(way));
     }
     line.Show(MigrationProgress(info));
     if (plan.postcopy && !over_there && Number(Ram(info), "dirty-sync-count") >= 1) {
@@ -182,13 +204,14 @@ Result<std::string> Run(CtlWords words) {
   }
   HF_TRY(const Plan plan, ReadPlan(arguments));
   HF_TRY(QmpClient source, QmpClient::Connect(arguments.words[0]));
-  std::string uri = arguments.words[1];
-  if (!migration::ParseAddress(uri)) {
-    HF_TRY(uri, MakeItListen(uri, plan));
+  Way way{.source = arguments.words[0], .destination = {}, .uri = arguments.words[1]};
+  if (!migration::ParseAddress(way.uri)) {
+    way.destination = way.uri;
+    HF_TRY(way.uri, MakeItListen(way.destination, plan));
   }
   HF_TRY_STATUS(Prepare(source, plan));
-  HF_TRY_STATUS(source.Execute("migrate", Json{{"uri", uri}}));
-  HF_TRY(const Json info, Watch(source, plan));
+  HF_TRY_STATUS(source.Execute("migrate", Json{{"uri", way.uri}}));
+  HF_TRY(const Json info, Watch(source, plan, way));
   return Printable(MigrationSummary(info)) + "\n";
 }
 

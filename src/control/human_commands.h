@@ -106,6 +106,8 @@ class HumanCommands {
   Result<std::string> MigrateCancel(std::string_view arguments);
   Result<std::string> MigrateContinue(std::string_view arguments);
   Result<std::string> MigrateStartPostcopy(std::string_view arguments);
+  Result<std::string> MigratePause(std::string_view arguments);
+  Result<std::string> MigrateRecover(std::string_view arguments);
   Result<std::string> InfoMigrate(std::string_view arguments);
 
   // passed_fds.cc

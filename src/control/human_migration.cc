@@ -12,16 +12,22 @@ namespace holdfast::control {
 
 Result<std::string> HumanCommands::Migrate(std::string_view arguments) {
   bool detached = false;
+  bool resume = false;
   while (arguments.starts_with('-')) {
     const std::string_view flag = TakeWord(arguments);
+    if (flag == "-r") {
+      resume = true;
+      continue;
+    }
     if (flag != "-d") {
       return Fail(Errc::kInvalidArgument, fmt::format("migrate: unsupported option {}", flag),
-                  "Write migrate [-d] URI.");
+                  "Write migrate [-d] [-r] URI.");
     }
     detached = true;
   }
   HF_TRY(const migration::Address to, migration::ParseAddress(arguments));
-  HF_TRY_STATUS(context_.migration().Migrate(to));
+  migration::Migration& migration = context_.migration();
+  HF_TRY_STATUS(resume ? migration.Resume(to) : migration.Migrate(to));
   // The monitor does not stand still for it, as it does in QEMU without -d.
   return detached ? std::string()
                   : "the migration goes on in the background; 'info migrate' shows how far it is\n";
@@ -51,6 +57,17 @@ Result<std::string> HumanCommands::MigrateContinue(std::string_view arguments) {
 
 Result<std::string> HumanCommands::MigrateStartPostcopy(std::string_view) {
   HF_TRY_STATUS(context_.migration().StartPostcopy());
+  return std::string();
+}
+
+Result<std::string> HumanCommands::MigratePause(std::string_view) {
+  HF_TRY_STATUS(context_.migration().Pause());
+  return std::string();
+}
+
+Result<std::string> HumanCommands::MigrateRecover(std::string_view arguments) {
+  HF_TRY(const migration::Address from, migration::ParseAddress(arguments));
+  HF_TRY_STATUS(context_.migration().Recover(from));
   return std::string();
 }
 

@@ -34,17 +34,20 @@ Result<Address> ReadAddress(const Json& arguments, std::string_view command) {
 
 QmpResult Migrate(VmContext& vm, const Json& arguments) {
   HF_QMP_TRY(const Address to, ReadAddress(arguments, "migrate"));
-  if (arguments.value("resume", false)) {
-    return QmpFail("a migration that broke off cannot be resumed yet",
-                   "Start it anew, without resume.");
-  }
-  HF_QMP_TRY_STATUS(vm.migration().Migrate(to));
+  const bool resume = arguments.value("resume", false);
+  HF_QMP_TRY_STATUS(resume ? vm.migration().Resume(to) : vm.migration().Migrate(to));
   return Json::object();
 }
 
 QmpResult MigrateIncoming(VmContext& vm, const Json& arguments) {
   HF_QMP_TRY(const Address from, ReadAddress(arguments, "migrate-incoming"));
   HF_QMP_TRY_STATUS(vm.migration().Listen(from, arguments.value("exit-on-error", true)));
+  return Json::object();
+}
+
+QmpResult MigrateRecover(VmContext& vm, const Json& arguments) {
+  HF_QMP_TRY(const Address from, migration::ParseAddress(arguments["uri"].get<std::string>()));
+  HF_QMP_TRY_STATUS(vm.migration().Recover(from));
   return Json::object();
 }
 
@@ -139,6 +142,10 @@ void DefineMigrationCommands(Schema& schema) {
   schema.Struct("MigrateContinue", {{"state", "MigrationStatus"}});
   schema.AddCommand("migrate-continue", {.arguments = "MigrateContinue", .run = MigrateContinue});
   schema.AddCommand("migrate-start-postcopy", {.run = Steer<&Migration::StartPostcopy>});
+  schema.AddCommand("migrate-pause", {.allow_oob = true, .run = Steer<&Migration::Pause>});
+  schema.Struct("MigrateRecover", {{"uri", "str"}});
+  schema.AddCommand("migrate-recover",
+                    {.arguments = "MigrateRecover", .allow_oob = true, .run = MigrateRecover});
 
   schema.Struct("MigrationEvent", {{"status", "MigrationStatus"}});
   schema.AddEvent("MIGRATION", "MigrationEvent");

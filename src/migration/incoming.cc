@@ -57,7 +57,6 @@ Result<std::unique_ptr<Incoming>> Incoming::Start(const Subject& subject, const 
 Incoming::~Incoming() {
   if (!thread_.joinable()) return;
   (void)stop_.request_stop();
-  (void)::eventfd_write(wake_.get(), 1);
   Failed(MonitorEnds());
   main_.Close();
   thread_.join();
@@ -70,6 +69,8 @@ MigrationInfo Incoming::info() const {
     info.remaining = now.total - now.populated;
     info.postcopy_requests = now.faults;
   }
+  const MutexLock lock(mutex_);
+  if (info.status == MigrationStatus::kPostcopyPaused) info.error = why_paused_;
   return info;
 }
 
@@ -90,7 +91,13 @@ void Incoming::Failed(const Error& error) {
     if (!error_ && !ended_) error_ = error;
     changed_.notify_all();
   }
+  (void)::eventfd_write(wake_.get(), 1);
   ShutChannels();
+}
+
+std::shared_ptr<Incoming::Connection> Incoming::main_connection() {
+  const MutexLock lock(mutex_);
+  return connections_.front();
 }
 
 // ---- On the migration's thread ------------------------------------------------------------------
@@ -133,13 +140,7 @@ Status Incoming::Migrate() {
   if (urgent_ != nullptr) HF_TRY_STATUS(StartThread(&Incoming::TakeAnswers, *urgent_));
   HF_TRY_STATUS(main_.Run([&] { return Load(sections); }));
   HF_TRY_STATUS(TakeOver());
-  if (!postcopy_) return {};
-  {
-    const MutexLock lock(mutex_);
-    while (!complete_ && !error_) changed_.wait(mutex_);
-    if (error_) return Fail(*error_);
-  }
-  return connection_->writer.Write(FrameType::kComplete);
+  return postcopy_ ? AwaitMemory() : Status();
 }
 
 Status Incoming::Begin() {
@@ -232,7 +233,6 @@ void Incoming::Finished(const Status& status) {
     peer_ = nullptr;
     population_.reset();
   }
-  if (!status && runs_) log::Error("the guest's memory is not complete: it cannot go on");
   status_ = status ? MigrationStatus::kCompleted : MigrationStatus::kFailed;
   events_.status(status_);
   const auto done = events_.done;

@@ -34,7 +34,8 @@ namespace holdfast::migration {
 
 /// A machine that comes from another monitor. Everything the peer says is checked against this
 /// machine before it is used. The guest runs here from the moment in which the source says so, and
-/// not before.
+/// not before. Once it runs, lost connections do not end it: it goes on with the memory it has, and
+/// waits for the source to come back.
 ///
 /// Thread-safety: the main thread; Work() and what it calls are its own thread's.
 class Incoming {
@@ -48,7 +49,7 @@ class Incoming {
     std::function<void(MigrationStatus status)> status;  ///< a change
     /// Lets the guest run, unless the user said -S.
     std::function<Status()> arrived;
-    /// It is over; may destroy the object. After an error in post-copy the guest cannot go on.
+    /// It is over; may destroy the object.
     std::function<void(const Status& status)> done;
   };
 
@@ -60,8 +61,15 @@ class Incoming {
   /// Breaks it off without a call of an event.
   ~Incoming();
 
+  /// Lets go of the connections, of which nothing is lost.
+  /// @return kInvalidArgument, in QEMU's words, for one that is not in post-copy
+  Status Pause() HF_EXCLUDES(mutex_);
+  /// Waits for the source at another address than before. @return kInvalidArgument, in QEMU's
+  /// words, for one that is not paused; what is wrong with the address
+  Status Recover(const Address& from) HF_EXCLUDES(mutex_);
+
   const Address& address() const noexcept { return address_; }
-  MigrationInfo info() const;
+  MigrationInfo info() const HF_EXCLUDES(mutex_);
 
  private:
   struct Connection {
@@ -80,11 +88,17 @@ class Incoming {
   Status Migrate();
   Result<Connection*> Next(std::chrono::milliseconds patience);
   Result<Connection*> Greet(std::unique_ptr<Channel> channel);
+  bool Fits(const Hello& hello) const;
+  void TakeListener() HF_EXCLUDES(mutex_);
   Status Begin();
   Status OpenChannels();
   Result<std::vector<state::SavedSection>> Receive();
   Status TakeMissing();
   Status TakeOver();
+  Status AwaitMemory() HF_EXCLUDES(mutex_);
+  void LetGo() HF_EXCLUDES(mutex_);
+  Status TakeUpAgain();
+  Status WhyNoConnection() const HF_EXCLUDES(mutex_);
   Status Control(FrameType type, std::chrono::milliseconds patience) HF_EXCLUDES(mutex_);
   Status StartThread(void (Incoming::*work)(Connection&), Connection& connection);
   void EndThreads();
@@ -94,6 +108,7 @@ class Incoming {
   Status TakePage(Connection& connection, PageReceiver& receiver, const FrameHeader& header);
   Status TakeAnswer(Connection& connection, PageReceiver& receiver);
   void Failed(const Error& error) HF_EXCLUDES(mutex_);
+  void Lost(const FrameWriter& writer, const Error& error) HF_EXCLUDES(mutex_);
   // On the main thread.
   Status Check() const;
   Status Load(std::span<const state::SavedSection> sections);
@@ -104,25 +119,29 @@ class Incoming {
   // On any.
   void SetStatus(MigrationStatus status);
   void ShutChannels() noexcept HF_EXCLUDES(mutex_);
+  std::shared_ptr<Connection> main_connection() HF_EXCLUDES(mutex_);
 
   const Subject subject_;
   const Request request_;
   const Events events_;
   MainThread main_;
   std::stop_source stop_;
-  const UniqueFd wake_;                       // eventfd: the wait for a connection is to end
-  const std::unique_ptr<Listener> listener_;  // the thread's
-  const Address address_;
+  const UniqueFd wake_;                     // eventfd: the wait for a connection has to look up
+  std::unique_ptr<Listener> listener_;      // the thread's
+  Address address_;                         // the main thread's
   std::vector<std::uint64_t> block_sizes_;  // constant
 
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::condition_variable_any changed_;
-  // Grows on the thread; everybody may shut them down. The main one first.
-  std::vector<std::unique_ptr<Connection>> connections_ HF_GUARDED_BY(mutex_);
-  std::vector<FrameType> controls_ HF_GUARDED_BY(mutex_);  // from the main connection
-  std::optional<Error> error_ HF_GUARDED_BY(mutex_);       // the first one of a connection's thread
-  bool complete_ HF_GUARDED_BY(mutex_) = false;            // all memory is there
-  bool ended_ HF_GUARDED_BY(mutex_) = false;  // connections that end are as they should be
+  // The thread's to change; everybody may shut them down. The main one first. Whoever asks for
+  // memory shares it.
+  std::vector<std::shared_ptr<Connection>> connections_ HF_GUARDED_BY(mutex_);
+  std::unique_ptr<Listener> next_listener_ HF_GUARDED_BY(mutex_);  // to take the other one's place
+  std::vector<FrameType> controls_ HF_GUARDED_BY(mutex_);          // from the main connection
+  std::optional<Error> error_ HF_GUARDED_BY(mutex_);  // the first one of a connection's thread
+  std::optional<Error> why_paused_ HF_GUARDED_BY(mutex_);
+  bool complete_ HF_GUARDED_BY(mutex_) = false;  // all memory is there
+  bool ended_ HF_GUARDED_BY(mutex_) = false;     // connections that end are as they should be
 
   // The thread's; the main thread's while it runs something for it.
   MigrationId id_{};

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <holdfast/ram_block.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <array>
@@ -32,6 +33,8 @@ constexpr std::chrono::hours kNoLimit{24 * 365};
 Result<Incoming::Connection*> Incoming::Next(milliseconds patience) {
   const auto until = std::chrono::steady_clock::now() + patience;
   while (true) {
+    HF_TRY_STATUS(WhyNoConnection());
+    if (connection_ == nullptr) TakeListener();
     const auto left =
         std::chrono::duration_cast<milliseconds>(until - std::chrono::steady_clock::now());
     if (left <= milliseconds::zero()) {
@@ -43,18 +46,46 @@ Result<Incoming::Connection*> Incoming::Next(milliseconds patience) {
     pollfd waits[] = {{listener_->fd(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
     if (::poll(waits, 2, static_cast<int>(std::min(left, kLongest).count())) < 0 && errno != EINTR)
       return FailErrno("waiting for a migration");
-    if (stop_.stop_requested()) return Fail(MonitorEnds());
+    eventfd_t count = 0;
+    if (waits[1].revents != 0) (void)::eventfd_read(wake_.get(), &count);
     if ((waits[0].revents & (POLLIN | POLLERR | POLLHUP)) == 0) continue;
+    const Address& address = listener_->address();
     HF_TRY(auto channel, listener_->Accept());
     if (channel == nullptr) continue;
     auto greeted = Greet(std::move(channel));
     if (greeted) return *greeted;
-    const bool more = std::holds_alternative<TcpAddress>(address_) ||
-                      std::holds_alternative<UnixAddress>(address_);
-    if (!more) return Fail(std::move(greeted).error());
-    log::Warn(fmt::format("a connection to {} was let go: {}", Describe(address_),
+    const bool more =
+        std::holds_alternative<TcpAddress>(address) || std::holds_alternative<UnixAddress>(address);
+    // Whoever waits in post-copy may be given another address.
+    if (!more && !runs_) return Fail(std::move(greeted).error());
+    log::Warn(fmt::format("a connection to {} was let go: {}", Describe(address),
                           greeted.error().ToString()));
   }
+}
+
+// Why nobody has to connect any more.
+Status Incoming::WhyNoConnection() const {
+  if (stop_.stop_requested()) return Fail(MonitorEnds());
+  const MutexLock lock(mutex_);
+  if (error_) return Fail(*error_);
+  if (complete_ && connection_ == nullptr)
+    return Fail(Errc::kInvalidArgument, "all memory is there");
+  return {};
+}
+
+void Incoming::TakeListener() {
+  const MutexLock lock(mutex_);
+  if (next_listener_ != nullptr) listener_ = std::move(next_listener_);
+}
+
+// Whether a connection is the one that is waited for.
+bool Incoming::Fits(const Hello& hello) const {
+  if (connection_ == nullptr && !runs_) return hello.kind == ChannelKind::kMain;
+  if (hello.id != id_) return false;
+  if (connection_ == nullptr) return hello.kind == ChannelKind::kRecover;
+  if (hello.kind == ChannelKind::kPages) return !runs_;
+  // One of a recovery that came to nothing may still be on its way.
+  return hello.kind == ChannelKind::kUrgent && hello.index == connection_->hello.index;
 }
 
 Result<Incoming::Connection*> Incoming::Greet(std::unique_ptr<Channel> channel) {
@@ -70,11 +101,9 @@ Result<Incoming::Connection*> Incoming::Greet(std::unique_ptr<Channel> channel) 
   std::array<std::byte, Hello::kSize> bytes;
   HF_TRY_STATUS(channel->ReadAll(bytes));
   HF_TRY(const Hello hello, DecodeHello(bytes));
-  const bool first = connection_ == nullptr;
-  if (first != (hello.kind == ChannelKind::kMain) || (!first && hello.id != id_))
-    return Fail(Errc::kMalformed, "it is of another migration");
+  if (!Fits(hello)) return Fail(Errc::kMalformed, "it is of another migration");
   channel->SetStallTimeout(kStall);
-  auto connection = std::make_unique<Connection>(std::move(channel));
+  auto connection = std::make_shared<Connection>(std::move(channel));
   connection->hello = hello;
   const MutexLock lock(mutex_);
   connections_.push_back(std::move(connection));
@@ -152,16 +181,26 @@ void Incoming::TakePasses(Connection& connection) {
 }
 
 Status Incoming::TakeAnswer(Connection& connection, PageReceiver& receiver) {
+  if (peer_ != nullptr) {
+    HF_TRY(const bool there, connection.channel->WaitReadable(kStall));
+    if (!there && !peer_->Stalled(kStall)) return {};
+    if (!there) {
+      return Fail(Error(
+          Errc::kSystem,
+          fmt::format("{} has not answered for {} s", connection.channel->peer(), kStall.count()),
+          {}, ETIMEDOUT));
+    }
+  }
   HF_TRY(const FrameHeader header, connection.reader.Next(kNoLimit));
   switch (header.type) {
     case FrameType::kPages: {
       if (peer_ == nullptr) return Fail(Unexpected(header.type));
       const auto place = [&](const PagesHead& head, std::uint64_t offset) {
-        return peer_->Place(head, offset);
+        return peer_->Place(&connection, head, offset);
       };
       const auto zero = [](const PagesHead&, std::uint64_t) { return Status(); };
       HF_TRY(const PagesHead head, receiver.Receive(connection.reader, header, place, zero));
-      return peer_->Arrived(head, receiver.words());
+      return peer_->Arrived(&connection, head, receiver.words());
     }
     case FrameType::kActivate:
     case FrameType::kRun: {

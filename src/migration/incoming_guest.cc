@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <holdfast/ram_block.h>
 #include <holdfast/units.h>
+#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <utility>
@@ -59,8 +60,11 @@ Status Incoming::RunGuest() {
 }
 
 Status Incoming::StartPopulation() {
-  auto pages = std::make_unique<PeerPages>(missing_, connection_->writer);
+  auto pages = std::make_unique<PeerPages>(
+      missing_, [this](const FrameWriter& writer, const Error& error) { Lost(writer, error); });
   peer_ = pages.get();
+  const auto connection = main_connection();
+  HF_TRY_STATUS(peer_->Attach({connection, &connection->writer}));
   LazyPopulation::Options options;
   constexpr std::uint64_t kChunk = 64 * kKiB;
   options.chunk = kChunk;
@@ -69,9 +73,12 @@ Status Incoming::StartPopulation() {
   LazyRestore::Events events;
   // The population stays until the connections' threads have ended, which know its source.
   events.done = [this] {
-    const MutexLock lock(mutex_);
-    complete_ = true;
-    changed_.notify_all();
+    {
+      const MutexLock lock(mutex_);
+      complete_ = true;
+      changed_.notify_all();
+    }
+    (void)::eventfd_write(wake_.get(), 1);
   };
   events.failed = [](const std::string&, std::uint64_t, const Error& error) { log::Error(error); };
   auto started =

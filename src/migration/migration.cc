@@ -194,6 +194,24 @@ Status Migration::Continue() {
               fmt::format("Migration not in expected state: {}", ToString(info().status)));
 }
 
+Status Migration::Pause() {
+  if (outgoing_ != nullptr) return outgoing_->Pause();
+  return incoming_ != nullptr ? incoming_->Pause() : Fail(NotInPostcopy());
+}
+
+Status Migration::Resume(const Address& to) {
+  if (outgoing_ == nullptr || info().status != MigrationStatus::kPostcopyPaused)
+    return Fail(Errc::kInvalidArgument, "Cannot resume if there is no paused migration");
+  AddressServices services = hooks_.services;
+  HF_TRY_STATUS(TakeNamed(to, services));
+  return outgoing_->Resume(to, std::move(services));
+}
+
+Status Migration::Recover(const Address& from) {
+  if (incoming_ != nullptr) return incoming_->Recover(from);
+  return Fail(Errc::kInvalidArgument, "Migrate recover can only be run when postcopy is paused.");
+}
+
 Status Migration::StartPostcopy() {
   if (outgoing_ != nullptr) return outgoing_->StartPostcopy();
   return Fail(Errc::kInvalidArgument, "Start postcopy after migration has been started",

@@ -59,6 +59,16 @@ class Migration {
   /// `migrate-start-postcopy`. @return kInvalidArgument in QEMU's words
   Status StartPostcopy();
 
+  /// `migrate-pause`: lets go of the connections of a post-copy. @return kInvalidArgument in QEMU's
+  /// words
+  Status Pause();
+  /// `migrate` with `resume`: from the source, connects a paused post-copy again.
+  /// @return kInvalidArgument in QEMU's words
+  Status Resume(const Address& to);
+  /// `migrate-recover`: at the destination, waits for the source at another address.
+  /// @return kInvalidArgument in QEMU's words; what is wrong with the address
+  Status Recover(const Address& from);
+
   /// -incoming ADDRESS, or with `defer` the command migrate-incoming: waits for the machine.
   /// @return kInvalidArgument for a machine that does not wait for its state; what is wrong with
   ///         the address

@@ -19,6 +19,12 @@ std::string_view ToString(MigrationStatus status) noexcept {
       return "postcopy-device";
     case MigrationStatus::kPostcopyActive:
       return "postcopy-active";
+    case MigrationStatus::kPostcopyPaused:
+      return "postcopy-paused";
+    case MigrationStatus::kPostcopyRecoverSetup:
+      return "postcopy-recover-setup";
+    case MigrationStatus::kPostcopyRecover:
+      return "postcopy-recover";
     case MigrationStatus::kPreSwitchover:
       return "pre-switchover";
     case MigrationStatus::kDevice:
@@ -41,6 +47,22 @@ bool IsActive(MigrationStatus status) noexcept {
     default:
       return true;
   }
+}
+
+bool CanPause(MigrationStatus status) noexcept {
+  return status == MigrationStatus::kPostcopyActive ||
+         status == MigrationStatus::kPostcopyRecoverSetup ||
+         status == MigrationStatus::kPostcopyRecover;
+}
+
+Error NotInPostcopy() {
+  return {Errc::kInvalidArgument,
+          "migrate-pause is currently only supported during postcopy-active or postcopy-recover "
+          "state"};
+}
+
+Error PausedByUser() {
+  return {Errc::kSystem, "it was paused with migrate-pause"};
 }
 
 }  // namespace holdfast::migration

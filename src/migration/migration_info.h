@@ -19,6 +19,9 @@ enum class MigrationStatus : std::uint8_t {
   kActive,
   kPostcopyDevice,
   kPostcopyActive,
+  kPostcopyPaused,        ///< the connection was lost: memory waits on both sides
+  kPostcopyRecoverSetup,  ///< the source connects again
+  kPostcopyRecover,       ///< it is connected, and takes up what was left
   kPreSwitchover,
   kDevice,
   kCompleted,
@@ -29,11 +32,17 @@ std::string_view ToString(MigrationStatus status) noexcept;
 /// Whether it is under way.
 bool IsActive(MigrationStatus status) noexcept;
 
+/// Whether migrate-pause has something to pause: post-copy that is connected, or about to be.
+bool CanPause(MigrationStatus status) noexcept;
+/// What it says elsewhere, in QEMU's words, and what it leaves behind.
+Error NotInPostcopy();
+Error PausedByUser();
+
 /// What query-migrate tells.
 struct MigrationInfo {
   MigrationStatus status = MigrationStatus::kNone;
   bool incoming = false;
-  std::optional<Error> error = std::nullopt;  ///< of one that failed
+  std::optional<Error> error = std::nullopt;  ///< why it failed, or is paused
 
   std::uint64_t total_time_ms = 0;
   std::optional<std::uint64_t> setup_time_ms = std::nullopt;

@@ -39,6 +39,7 @@ Outgoing::Outgoing(const Subject& subject, Request request, Events events)
       request_(std::move(request)),
       events_(std::move(events)),
       main_(subject.loop),
+      way_{request_.address, request_.services},
       converge_(request_.parameters),
       dirty_(subject.memory) {
   for (const auto& entry : dirty_.blocks()) {
@@ -67,7 +68,7 @@ Result<std::unique_ptr<Outgoing>> Outgoing::Start(const Subject& subject, Reques
 Outgoing::~Outgoing() {
   if (!thread_.joinable()) return;
   cancelled_ = true;
-  (void)stop_.request_stop();
+  StopDialling();
   ShutChannels();
   main_.Close();
   thread_.join();
@@ -80,13 +81,15 @@ Outgoing::~Outgoing() {
 // ---- What the main thread asks ------------------------------------------------------------------
 
 Status Outgoing::Cancel() {
-  if (committed_) {
+  // Of a hand-over whose end is not known a person may know more.
+  const bool unknown = status_ == MigrationStatus::kPostcopyPaused && !runs_there_;
+  if (committed_ && !unknown) {
     return Fail(Errc::kInvalidArgument,
                 "the migration cannot be cancelled any more: the guest is the other side's");
   }
   SetStatus(MigrationStatus::kCancelling);
   cancelled_ = true;
-  (void)stop_.request_stop();
+  StopDialling();
   ShutChannels();
   return {};
 }
@@ -125,12 +128,28 @@ MigrationInfo Outgoing::info() const {
   info.bandwidth = speed_;
   info.throttle = subject_.machine.throttle();
   info.postcopy_requests = urgent_requests_;
+  const MutexLock lock(mutex_);
+  if (info.status == MigrationStatus::kPostcopyPaused) info.error = why_paused_;
   return info;
 }
 
 void Outgoing::SetStatus(MigrationStatus status) {
   if (status_.exchange(status) == status) return;
   main_.Post([this, status] { events_.status(status); });
+}
+
+void Outgoing::StopDialling() {
+  const MutexLock lock(mutex_);
+  (void)stop_.request_stop();
+}
+
+void Outgoing::Lost(const Error& error) {
+  {
+    const MutexLock lock(mutex_);
+    // Whoever finds a connection shut is not the first to notice.
+    if (!lost_ && error.os_errno() != ECANCELED) lost_ = error;
+  }
+  ShutChannels();
 }
 
 void Outgoing::ShutChannels() noexcept {
@@ -149,23 +168,10 @@ Status Outgoing::Work() {
     postcopy = PostcopyWanted();
     status = HandOver(postcopy);
   }
-  if (status && postcopy) {
-    SetStatus(MigrationStatus::kPostcopyActive);
-    constexpr std::chrono::hours kNoLimit{24 * 365};
-    status = answers_->Wait(FrameType::kComplete, kNoLimit);
-    if (status) {
-      Measure(0, Clock::now());
-      remaining_ = 0;
-    }
-  }
-  // What the other side said explains more than a connection that broke.
-  if (!status && answers_ != nullptr && !SaidByPeer(status.error())) {
-    const bool shut = status.error().os_errno() == ECANCELED;  // by whoever noticed first
-    if (const auto said = answers_->error(); said && (shut || SaidByPeer(*said)))
-      status = Fail(*said);
-  }
+  if (status && postcopy) status = ServeMemory();
+  if (!status) status = Fail(Explain(status.error()));
   if (cancelled_ && !committed_) status = Fail(Errc::kInvalidArgument, "it was cancelled");
-  if (!status && !writers_.empty() && !SaidByPeer(status.error()) && !cancelled_)
+  if (!status && answers_ != nullptr && !SaidByPeer(status.error()) && !cancelled_)
     writers_.front()->WriteError(status.error());
   ShutChannels();
   std::unique_ptr<PageServer> server;
@@ -188,44 +194,40 @@ Status Outgoing::Work() {
 
 Result<FrameWriter*> Outgoing::Dial(ChannelKind kind, std::uint32_t index) {
   ConnectOptions options;
-  options.cancel = stop_.get_token();
   options.tls.credentials = request_.tls;
   options.tls.hostname = request_.parameters.tls_hostname;
-  options.services = request_.services;
-  HF_TRY(auto channel, Connect(request_.address, options));
-  channel->SetStallTimeout(kStall);
-  HF_TRY_STATUS(channel->WriteAll(EncodeHello({.kind = kind, .id = id_, .index = index})));
-  if (kind == ChannelKind::kMain) {
-    HF_TRY(const bool there, channel->WaitReadable(kPatience));
-    if (!there) return Fail(Errc::kSystem, fmt::format("{} does not answer", channel->peer()));
-    std::array<std::byte, Hello::kSize> answer;
-    HF_TRY_STATUS(channel->ReadAll(answer));
-    HF_TRY(const Hello hello, DecodeHello(answer));
-    if (hello.id != id_)
-      return Fail(Errc::kMalformed, fmt::format("{} answers another migration", channel->peer()));
+  options.services = way_.services;
+  {
+    const MutexLock lock(mutex_);
+    options.cancel = stop_.get_token();
   }
+  HF_TRY(auto connected, Connect(way_.to, options));
+  Channel* const channel = connected.get();
+  channel->SetStallTimeout(kStall);
   writers_.push_back(std::make_unique<FrameWriter>(*channel));
-  const MutexLock lock(mutex_);
-  channels_.push_back(std::move(channel));
-  // Who cancelled before it was in the list did not see it.
-  if (cancelled_) channels_.back()->Shutdown();
-  return writers_.back().get();
+  FrameWriter* const writer = writers_.back().get();
+  {
+    const MutexLock lock(mutex_);
+    channels_.push_back(std::move(connected));
+    // Who shut them all before it was in the list did not see it.
+    if (cancelled_ || lost_) channel->Shutdown();
+  }
+  HF_TRY_STATUS(channel->WriteAll(EncodeHello({.kind = kind, .id = id_, .index = index})));
+  if (kind != ChannelKind::kMain && kind != ChannelKind::kRecover) return writer;
+  HF_TRY(const bool there, channel->WaitReadable(kPatience));
+  if (!there) return Fail(Errc::kSystem, fmt::format("{} does not answer", channel->peer()));
+  std::array<std::byte, Hello::kSize> answer;
+  HF_TRY_STATUS(channel->ReadAll(answer));
+  HF_TRY(const Hello hello, DecodeHello(answer));
+  if (hello.id != id_ || hello.kind != kind)
+    return Fail(Errc::kMalformed, fmt::format("{} answers another migration", channel->peer()));
+  return writer;
 }
 
 Status Outgoing::Open() {
   HF_TRY(FrameWriter* const main, Dial(ChannelKind::kMain, 0));
   HF_TRY_STATUS(main_.Run([this] { return StartTracking(); }));
-  Channel* channel = nullptr;
-  {
-    const MutexLock lock(mutex_);
-    channel = channels_.front().get();
-  }
-  HF_TRY(answers_, ReturnPath::Start(*channel, block_sizes_,
-                                     {.request =
-                                          [this](const PageRequest& request) {
-                                            if (!Serve(request)) ShutChannels();
-                                          },
-                                      .ended = [this](const Error&) { ShutChannels(); }}));
+  HF_TRY_STATUS(HearAnswers());
   MigrationConfig config{.creator = request_.creator,
                          .name = request_.name,
                          .uuid = request_.uuid,
@@ -261,15 +263,29 @@ Status Outgoing::Open() {
   return {};
 }
 
+Status Outgoing::HearAnswers() {
+  Channel* channel = nullptr;
+  {
+    const MutexLock lock(mutex_);
+    channel = channels_.front().get();
+  }
+  HF_TRY(answers_, ReturnPath::Start(*channel, block_sizes_,
+                                     {.request =
+                                          [this](const PageRequest& request) {
+                                            const Status served = Serve(request);
+                                            if (!served) Lost(served.error());
+                                          },
+                                      .ended = [this](const Error& error) { Lost(error); }}));
+  return {};
+}
+
 void Outgoing::Measure(std::uint64_t bytes, Clock::time_point since) {
   // Of a few pages no speed can be told.
   constexpr std::uint64_t kEnough = 1024 * 1024;
   const std::chrono::duration<double> took = Clock::now() - since;
   if (bytes >= kEnough && took.count() > 0)
     speed_ = static_cast<std::uint64_t>(static_cast<double>(bytes) / took.count());
-  std::uint64_t sent = 0;
-  for (const auto& writer : writers_) sent += writer->sent();
-  transferred_ = sent;
+  CountSent();
   normal_ = sender_->sent().normal.load();
   zero_ = sender_->sent().zero.load();
   passes_ = sender_->passes();
@@ -358,12 +374,7 @@ Status Outgoing::HandOver(bool postcopy) {
   HF_TRY_STATUS(tracker_->Collect(dirty_));
   if (postcopy) {
     (void)dirty_.Merge(sender_->unsent());
-    HF_TRY(auto server, PageServer::Start(subject_.memory, main, urgent_,
-                                          [this](const Error&) { ShutChannels(); }));
-    {
-      const MutexLock lock(mutex_);
-      server_ = std::move(server);
-    }
+    HF_TRY_STATUS(StartServer());
     HF_TRY_STATUS(SendMissing(dirty_));
     remaining_ = dirty_.count() * kPageSize;
   } else {
@@ -387,13 +398,23 @@ Status Outgoing::HandOver(bool postcopy) {
       committed_ = false;  // it says that it does not
       return Fail(std::move(error));
     }
-    return Fail(
-        std::move(error)
-            .Wrap("the connection broke while the guest changed sides, and whether it runs "
-                  "there is not known")
-            .WithHint("Look at the other side; only if the guest does not run there, let it "
-                      "go on here with 'cont'."));
+    error = std::move(error)
+                .Wrap(
+                    "the connection broke while the guest changed sides, and whether it runs "
+                    "there is not known")
+                .WithHint(
+                    "Look at the other side; only if the guest does not run there, let it "
+                    "go on here with 'cont'.");
+    if (!postcopy) return Fail(std::move(error));
+    // If it does, it comes for its memory.
+    {
+      const MutexLock lock(mutex_);
+      lost_ = std::move(error);
+    }
+    ShutChannels();
+    return {};
   }
+  runs_there_ = true;
   downtime_ms_ = MillisecondsSince(stood_);
   return {};
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <thread>
@@ -18,6 +19,7 @@
 #include "base/state.h"
 #include "base/thread_annotations.h"
 #include "machine/machine.h"
+#include "migration/address.h"
 #include "migration/auto_converge.h"
 #include "migration/connection.h"
 #include "migration/frames.h"
@@ -33,7 +35,8 @@
 namespace holdfast::migration {
 
 /// A machine on its way to another monitor. Up to the moment in which the other side is told to run
-/// it, it goes on here as if nothing had been, whatever fails.
+/// it, it goes on here as if nothing had been, whatever fails. After it, in post-copy, memory that
+/// is still here waits for new connections whenever the old ones are lost.
 ///
 /// Thread-safety: the main thread; Work() is its own thread's.
 class Outgoing {
@@ -69,11 +72,17 @@ class Outgoing {
   Status Continue();
   /// Goes over to post-copy as soon as it can. @return kInvalidArgument, in QEMU's words
   Status StartPostcopy();
+  /// Lets go of the connections, of which nothing is lost. @return kInvalidArgument, in QEMU's
+  /// words, for one that is not in post-copy
+  Status Pause() HF_EXCLUDES(mutex_);
+  /// Connects again, to `to`, and takes up what was left. @return kInvalidArgument, in QEMU's
+  /// words, for one that is not paused
+  Status Resume(const Address& to, AddressServices services) HF_EXCLUDES(mutex_);
   /// Parameters that count while it is under way.
   void Update(const Parameters& parameters);
 
   MigrationStatus status() const noexcept { return status_; }
-  MigrationInfo info() const;
+  MigrationInfo info() const HF_EXCLUDES(mutex_);
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -82,15 +91,23 @@ class Outgoing {
   // On its thread.
   Status Work();
   Status Open();
+  Status HearAnswers();
   Result<FrameWriter*> Dial(ChannelKind kind, std::uint32_t index);
   Status SendWhileRunning();
   bool MayFinish(std::uint64_t pending) const;
-  bool Serve(const PageRequest& request) HF_EXCLUDES(mutex_);
+  Status Serve(const PageRequest& request) HF_EXCLUDES(mutex_);
   bool PostcopyWanted() const HF_EXCLUDES(mutex_);
   Status WaitForContinue() HF_EXCLUDES(mutex_);
   Status HandOver(bool postcopy);
   Status SendMissing(const DirtyPages& missing);
   void SlowGuestDown(std::uint64_t sent, std::uint64_t written);
+  Status StartServer();
+  Status ServeMemory();
+  Status WaitForAddress() HF_EXCLUDES(mutex_);
+  Status Reconnect();
+  void LetGo(Error error) HF_EXCLUDES(mutex_);
+  Error Explain(Error error) const HF_EXCLUDES(mutex_);
+  void CountSent();
   void Measure(std::uint64_t bytes, Clock::time_point since);
   // On the main thread.
   Status StartTracking();
@@ -103,6 +120,8 @@ class Outgoing {
   void Finished(Status status);
   // On any.
   void SetStatus(MigrationStatus status);
+  void Lost(const Error& error) HF_EXCLUDES(mutex_);
+  void StopDialling() HF_EXCLUDES(mutex_);
   void ShutChannels() noexcept HF_EXCLUDES(mutex_);
   bool Is(Capability capability) const { return request_.capabilities[capability]; }
 
@@ -110,7 +129,6 @@ class Outgoing {
   const Request request_;
   const Events events_;
   MainThread main_;
-  std::stop_source stop_;
   std::atomic<bool> cancelled_ = false;
   RateLimit limit_;
   MigrationId id_{};
@@ -118,14 +136,25 @@ class Outgoing {
 
   mutable Mutex mutex_;
   std::condition_variable_any changed_;
-  // Grows on the thread; everybody may shut them down.
+  std::stop_source stop_ HF_GUARDED_BY(mutex_);  // of whatever connects
+  // The thread's to change; everybody may shut them down.
   std::vector<std::unique_ptr<Channel>> channels_ HF_GUARDED_BY(mutex_);
   bool continue_ HF_GUARDED_BY(mutex_) = false;
   bool postcopy_wanted_ HF_GUARDED_BY(mutex_) = false;
   PageSender* interruptible_ HF_GUARDED_BY(mutex_) = nullptr;
   std::unique_ptr<PageServer> server_ HF_GUARDED_BY(mutex_);
+  std::optional<Error> lost_ HF_GUARDED_BY(mutex_);  // what was noticed first here
+  std::optional<Error> why_paused_ HF_GUARDED_BY(mutex_);
+  struct Way {
+    Address to;
+    AddressServices services;
+  };
+  std::optional<Way> resume_ HF_GUARDED_BY(mutex_);  // where to connect again
 
   // The thread's. Users after what they use.
+  Way way_;
+  std::uint32_t recoveries_ = 0;
+  std::uint64_t sent_before_ = 0;                      // bytes, on connections that are lost
   std::vector<std::unique_ptr<FrameWriter>> writers_;  // the main one first
   FrameWriter* urgent_ = nullptr;
   std::unique_ptr<ReturnPath> answers_;
@@ -141,6 +170,7 @@ class Outgoing {
   bool disks_given_up_ = false;
 
   std::atomic<bool> committed_ = false;  // the guest is the other side's
+  std::atomic<bool> runs_there_ = false;
   // For info().
   std::atomic<MigrationStatus> status_ = MigrationStatus::kSetup;
   const Clock::time_point started_ = Clock::now();

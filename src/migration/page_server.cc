@@ -43,7 +43,6 @@ Status PageServer::Add(const PageRequest& request) {
   if (queue.size() >= kMostWaiting)
     return Fail(Errc::kMalformed, "the other side of the migration asks for too much at once");
   queue.push_back(request);
-  if (request.urgent) ++urgent_requests_;
   changed_.notify_all();
   return {};
 }

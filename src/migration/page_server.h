@@ -42,10 +42,6 @@ class PageServer {
   /// @return kMalformed for more than a peer has reason to ask for at once
   Status Add(const PageRequest& request) HF_EXCLUDES(mutex_);
   std::uint64_t pages() const noexcept { return pages_.load(std::memory_order_relaxed); }
-  /// Requests that somebody waits for.
-  std::uint64_t urgent_requests() const noexcept {
-    return urgent_requests_.load(std::memory_order_relaxed);
-  }
 
  private:
   PageServer(const AddressSpace& memory, std::function<void(const Error&)> failed)
@@ -56,7 +52,6 @@ class PageServer {
   const AddressSpace& memory_;
   const std::function<void(const Error&)> failed_;
   std::atomic<std::uint64_t> pages_ = 0;
-  std::atomic<std::uint64_t> urgent_requests_ = 0;
   Mutex mutex_;
   std::condition_variable_any changed_;
   std::deque<PageRequest> urgent_ HF_GUARDED_BY(mutex_);

@@ -4,6 +4,8 @@
 #include <holdfast/ram_block.h>
 
 #include <algorithm>
+#include <array>
+#include <vector>
 
 namespace holdfast::migration {
 
@@ -37,19 +39,58 @@ Status PeerPages::Ask(std::uint32_t block, std::uint64_t offset, std::span<std::
     ++wait.left;
   }
   if (wait.left == 0) return {};
+  std::array<std::byte, PageRequest::kSize> bytes;
+  std::shared_ptr<FrameWriter> writer;
   {
     const MutexLock lock(mutex_);
     if (error_) return holdfast::Fail(*error_);
     request.id = next_id_++;
     waits_.emplace(request.id, &wait);
+    bytes = EncodeRequest(request);
+    writer = writer_;
   }
-  const Status sent = writer_.Write(FrameType::kRequest, EncodeRequest(request));
+  if (writer != nullptr) {
+    const Status sent = writer->Write(FrameType::kRequest, bytes);
+    // It is asked for again when there is another connection.
+    if (!sent) lost_(*writer, sent.error());
+    writer.reset();
+  }
   const MutexLock lock(mutex_);
-  while (sent && wait.left != 0 && !error_) changed_.wait(mutex_);
+  while (wait.left != 0 && !error_) changed_.wait(mutex_);
   waits_.erase(request.id);
-  if (!sent) return sent;
   if (wait.left != 0) return holdfast::Fail(*error_);
   return {};
+}
+
+Status PeerPages::Attach(std::shared_ptr<FrameWriter> writer) {
+  std::vector<PageRequest> again;
+  {
+    const MutexLock lock(mutex_);
+    writer_ = writer;
+    heard_ = Clock::now();
+    for (auto& [id, wait] : waits_) {
+      if (wait->left != 0) again.push_back(wait->request);
+    }
+  }
+  for (const PageRequest& request : again)
+    HF_TRY_STATUS(writer->Write(FrameType::kRequest, EncodeRequest(request)));
+  return {};
+}
+
+void PeerPages::Detach() {
+  const MutexLock lock(mutex_);
+  writer_.reset();
+  for (auto& [id, wait] : waits_) wait->answering = nullptr;
+}
+
+bool PeerPages::Stalled(std::chrono::milliseconds patience) const {
+  const auto before = Clock::now() - patience;
+  const MutexLock lock(mutex_);
+  return heard_ < before && std::ranges::any_of(
+                                waits_,
+                                [&](const auto& entry) {
+                                  return entry.second->left != 0 && entry.second->since < before;
+                                });
 }
 
 bool PeerPages::Wanted(const Wait& wait, std::uint64_t offset) noexcept {
@@ -58,35 +99,44 @@ bool PeerPages::Wanted(const Wait& wait, std::uint64_t offset) noexcept {
   return (wait.request.wanted[page / 64] >> page % 64 & 1) != 0;
 }
 
-// The caller of Ask() is there until Arrived() or Fail(), and so is the memory.
-std::span<std::byte> PeerPages::Place(const PagesHead& head, std::uint64_t offset) {
-  const MutexLock lock(mutex_);
+// A second connection that answers the same request could still write to the memory when the first
+// one has let its owner go.
+PeerPages::Wait* PeerPages::Find(const void* connection, const PagesHead& head) {
   const auto found = waits_.find(head.request);
-  if (found == waits_.end() || found->second->block != head.block ||
-      !Wanted(*found->second, offset)) {
-    return {};
-  }
-  const Wait& wait = *found->second;
-  return wait.to.subspan(offset - wait.offset, kPageSize);
+  if (found == waits_.end() || found->second->block != head.block) return nullptr;
+  Wait* const wait = found->second;
+  return wait->answering == nullptr || wait->answering == connection ? wait : nullptr;
 }
 
-Status PeerPages::Arrived(const PagesHead& head, std::span<const std::uint64_t> words) {
+// The caller of Ask() is there until Arrived() or Fail(), and so is the memory.
+std::span<std::byte> PeerPages::Place(const void* connection, const PagesHead& head,
+                                      std::uint64_t offset) {
   const MutexLock lock(mutex_);
-  const auto found = waits_.find(head.request);
+  Wait* const wait = Find(connection, head);
+  if (wait == nullptr || !Wanted(*wait, offset)) return {};
+  wait->answering = connection;
+  heard_ = Clock::now();
+  return wait->to.subspan(offset - wait->offset, kPageSize);
+}
+
+Status PeerPages::Arrived(const void* connection, const PagesHead& head,
+                          std::span<const std::uint64_t> words) {
+  const MutexLock lock(mutex_);
+  Wait* const wait = Find(connection, head);
   for (const std::uint64_t word : words) {
     const std::uint64_t offset = word & ~kZeroPage;
-    if (found == waits_.end() || found->second->block != head.block ||
-        !Wanted(*found->second, offset)) {
+    if (wait == nullptr || !Wanted(*wait, offset)) {
       return holdfast::Fail(Errc::kMalformed,
                             "the other side of the migration sent a page that nobody asked for");
     }
-    Wait& wait = *found->second;
-    const std::uint64_t page = (offset - wait.offset) / kPageSize;
+    const std::uint64_t page = (offset - wait->offset) / kPageSize;
     if ((word & kZeroPage) != 0)
-      std::ranges::fill(wait.to.subspan(page * kPageSize, kPageSize), std::byte{0});
-    wait.request.wanted[page / 64] &= ~(std::uint64_t{1} << page % 64);
-    if (--wait.left == 0) changed_.notify_all();
+      std::ranges::fill(wait->to.subspan(page * kPageSize, kPageSize), std::byte{0});
+    wait->request.wanted[page / 64] &= ~(std::uint64_t{1} << page % 64);
+    if (--wait->left == 0) changed_.notify_all();
   }
+  if (wait != nullptr) wait->answering = nullptr;
+  heard_ = Clock::now();
   return {};
 }
 

@@ -47,13 +47,20 @@ void ReturnPath::Hear() {
 
 Status ReturnPath::HearOne() {
   HF_TRY(const FrameHeader header, reader_.Next(kNoLimit));
+  std::uint64_t missing = 0;
   switch (header.type) {
     case FrameType::kAccepted:
     case FrameType::kLoaded:
     case FrameType::kActive:
     case FrameType::kRunning:
     case FrameType::kComplete:
+      HF_TRY_STATUS(reader_.End());
       break;
+    case FrameType::kResumed: {
+      HF_TRY(const auto bytes, reader_.Payload());
+      HF_TRY(missing, DecodeNumber(bytes));
+      break;
+    }
     case FrameType::kRequest: {
       HF_TRY(const auto bytes, reader_.Payload());
       HF_TRY(const PageRequest request, DecodeRequest(bytes, block_sizes_));
@@ -63,12 +70,12 @@ Status ReturnPath::HearOne() {
     default:
       return Fail(Unexpected(header.type));
   }
-  HF_TRY_STATUS(reader_.End());
   const MutexLock lock(mutex_);
   // More than there are would be a peer that fills memory.
   constexpr std::size_t kMost = 16;
   if (answers_.size() == kMost) return Fail(Unexpected(header.type));
   answers_.push_back(header.type);
+  missing_ = missing;
   changed_.notify_all();
   return {};
 }
@@ -90,6 +97,11 @@ Status ReturnPath::Wait(FrameType type, std::chrono::milliseconds patience) {
   answers_.erase(answers_.begin());
   if (first != type) return Fail(Unexpected(first));
   return {};
+}
+
+std::uint64_t ReturnPath::missing() const {
+  const MutexLock lock(mutex_);
+  return missing_;
 }
 
 std::optional<Error> ReturnPath::error() const {

@@ -39,6 +39,8 @@ class ReturnPath {
   /// Waits for the next answer, which has to be `type`.
   /// @return what the destination said instead, what became of the connection, ETIMEDOUT
   Status Wait(FrameType type, std::chrono::milliseconds patience) HF_EXCLUDES(mutex_);
+  /// After Wait(kResumed): the bytes of memory that the destination has not got yet.
+  std::uint64_t missing() const HF_EXCLUDES(mutex_);
   /// Why nothing more comes, if nothing does.
   std::optional<Error> error() const HF_EXCLUDES(mutex_);
 
@@ -54,6 +56,7 @@ class ReturnPath {
   mutable Mutex mutex_;
   std::condition_variable_any changed_;
   std::vector<FrameType> answers_ HF_GUARDED_BY(mutex_);
+  std::uint64_t missing_ HF_GUARDED_BY(mutex_) = 0;
   std::optional<Error> error_ HF_GUARDED_BY(mutex_);
   std::thread thread_;
 };

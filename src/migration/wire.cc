@@ -64,6 +64,7 @@ std::optional<Sizes> SizesOf(FrameType type) {
           MissingPages::kHeadSize + 8,
           static_cast<std::uint32_t>(MissingPages::kHeadSize + MissingPages::kMostPages / 8)};
     case FrameType::kPassEnd:
+    case FrameType::kResumed:
       return kExact(8);
     case FrameType::kRequest:
       return kExact(PageRequest::kSize);
@@ -160,7 +161,7 @@ Result<Hello> DecodeHello(std::span<const std::byte> bytes) {
   }
   if (Get(bytes, 56, 8) != Hash64(bytes.first(56))) return Malformed("a damaged greeting");
   const std::uint32_t kind = Get32(bytes, 12);
-  if (kind > static_cast<std::uint32_t>(ChannelKind::kUrgent))
+  if (kind > static_cast<std::uint32_t>(ChannelKind::kRecover))
     return Malformed(fmt::format("a connection of the unknown kind {}", kind));
   Hello hello{.kind = static_cast<ChannelKind>(kind), .index = Get32(bytes, 32)};
   std::ranges::copy(bytes.subspan(16, hello.id.size()),

@@ -27,15 +27,19 @@ enum class ChannelKind : std::uint32_t {
   kMain = 0,    ///< everything; the only one that the destination answers on
   kPages = 1,   ///< more pages beside it, while the guest runs at the source
   kUrgent = 2,  ///< pages that a vCPU of the destination waits for
+  /// The main one again, after the connections were lost in post-copy; the destination answers.
+  kRecover = 3,
 };
 
-/// The first thing on a connection, from the source; on a main one the destination answers with
-/// its own.
+/// The first thing on a connection, from the source; on a main one, also one that is taken up
+/// again, the destination answers with its own.
 struct Hello {
   static constexpr std::size_t kSize = 64;
   ChannelKind kind = ChannelKind::kMain;
   MigrationId id{};
-  std::uint32_t index = 0;  ///< of a kPages connection: from 0 on
+  /// Of a kPages connection: from 0 on. Of a kRecover one: how many there were, in 8 bits; and of a
+  /// kUrgent one that of the kRecover one that it comes with, else 0.
+  std::uint32_t index = 0;
 };
 std::array<std::byte, Hello::kSize> EncodeHello(const Hello& hello);
 /// @return kMalformed for what is no hello; kUnsupported for another version
@@ -58,6 +62,7 @@ enum class FrameType : std::uint16_t {
   kRunning = 19,   ///< the guest runs
   kRequest = 20,   ///< post-copy: wants pages
   kComplete = 21,  ///< post-copy: has all of them
+  kResumed = 22,   ///< post-copy: asks again, on new connections
   // From both.
   kError = 32,  ///< it is over, and why
 };
@@ -141,7 +146,7 @@ Result<MigrationConfig> DecodeConfig(std::span<const std::byte> bytes);
 std::vector<std::byte> EncodeSections(std::vector<state::SavedSection> sections);
 Result<std::vector<state::SavedSection>> DecodeSections(std::span<const std::byte> bytes);
 
-/// A frame that holds one number (kPassEnd: the pass).
+/// A frame that holds one number (kPassEnd: the pass; kResumed: bytes that are not there yet).
 std::array<std::byte, 8> EncodeNumber(std::uint64_t number);
 Result<std::uint64_t> DecodeNumber(std::span<const std::byte> bytes);
 

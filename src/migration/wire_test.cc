@@ -36,13 +36,16 @@ std::string Why(const Result<T>& result) {
 // ---- Hello --------------------------------------------------------------------------------------
 
 TEST(Wire, AHelloComesBackAsItWas) {
-  Hello hello{.kind = ChannelKind::kPages, .index = 254};
-  std::ranges::generate(hello.id, [n = std::uint8_t{0}]() mutable { return n += 3; });
-  const auto decoded = DecodeHello(EncodeHello(hello));
-  ASSERT_TRUE(decoded) << Why(decoded);
-  EXPECT_EQ(decoded->kind, hello.kind);
-  EXPECT_EQ(decoded->id, hello.id);
-  EXPECT_EQ(decoded->index, hello.index);
+  for (const ChannelKind kind :
+       {ChannelKind::kMain, ChannelKind::kPages, ChannelKind::kUrgent, ChannelKind::kRecover}) {
+    Hello hello{.kind = kind, .index = 254};
+    std::ranges::generate(hello.id, [n = std::uint8_t{0}]() mutable { return n += 3; });
+    const auto decoded = DecodeHello(EncodeHello(hello));
+    ASSERT_TRUE(decoded) << Why(decoded);
+    EXPECT_EQ(decoded->kind, hello.kind);
+    EXPECT_EQ(decoded->id, hello.id);
+    EXPECT_EQ(decoded->index, hello.index);
+  }
 }
 
 TEST(Wire, AHelloWithAnyByteChangedIsRefused) {
@@ -147,7 +150,7 @@ TEST(Wire, AFrameHasAsManyBytesAsItsTypeMayHave) {
       {FrameType::kAccepted, 0, 0},      {FrameType::kLoaded, 0, 0},
       {FrameType::kActive, 0, 0},        {FrameType::kRunning, 0, 0},
       {FrameType::kRequest, 48, 48},     {FrameType::kComplete, 0, 0},
-      {FrameType::kError, 1, 4096},
+      {FrameType::kResumed, 8, 8},       {FrameType::kError, 1, 4096},
   };
   const auto taken = [](FrameType type, std::uint32_t size) {
     return DecodeFrameHeader(EncodeFrameHeader({.type = type, .size = size}), 0).has_value();

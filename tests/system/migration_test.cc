@@ -10,16 +10,13 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string_view>
 
-#include "system/fixture.h"
+#include "system/native_migration.h"
 
 namespace holdfast::test {
 namespace {
@@ -36,113 +33,6 @@ const Arguments kBound{"-object", "memory-backend-guest-memfd,id=m,size=64M,bind
 const Arguments kMemfd{"-object", "memory-backend-memfd,id=m,size=64M", "-machine",
                        "memory-backend=m"};
 const Arguments kRam{"-object", "memory-backend-ram,id=m,size=64M", "-machine", "memory-backend=m"};
-
-class NativeMigration : public NativeTest {
- protected:
-  // guests/pattern.cc with 8 MiB of its 64. `name` is the control socket's.
-  Arguments Guest(const std::string& name, const Arguments& rest = {}) const {
-    const auto kernel = std::filesystem::path(HelloPath()).parent_path() / "pattern.elf";
-    return Arguments{
-               "-nographic", "-kernel", kernel.string(),
-               "-append",    "8",       "-m",
-               "64M",        "-qmp",    fmt::format("unix:{},server=on,wait=off", Path(name))} +
-           rest;
-  }
-  Arguments Waiting(const std::string& name, const Arguments& rest = {}) const {
-    return Guest(name, rest + Arguments{"-incoming", Uri()});
-  }
-  std::string Uri() const { return "unix:" + Path("wire"); }
-
-  struct Outcome {
-    std::string words;
-    int status = -1;
-  };
-  static Outcome Ctl(const Arguments& line) {
-    MonitorProcess ctl(line, {.program = CtlPath()});
-    const auto exit = ctl.WaitForExit();
-    EXPECT_TRUE(exit) << ctl.Describe();
-    return {ctl.output() + ctl.errors(), exit ? exit->status : -1};
-  }
-  // A monitor that was just started may not listen yet.
-  std::string Qmp(const std::string& name, const Arguments& command) const {
-    constexpr int kTries = 1000;
-    Outcome outcome;
-    for (int i = 0; i < kTries; ++i) {
-      outcome = Ctl(Arguments{"qmp", Path(name)} + command);
-      if (outcome.words.find("cannot connect") == std::string::npos) break;
-    }
-    return outcome.words;
-  }
-  void WaitUntilItListens() const {
-    constexpr int kTries = 100'000;
-    for (int i = 0; i < kTries && !std::filesystem::exists(Path("wire")); ++i) ::usleep(1000);
-  }
-  // Until query-migrate says one of these words.
-  std::string WaitForStatus(const std::string& name,
-                            std::initializer_list<std::string_view> words) const {
-    constexpr int kTries = 2000;
-    std::string answer;
-    for (int i = 0; i < kTries; ++i) {
-      answer = Qmp(name, {"query-migrate"});
-      for (const std::string_view word : words) {
-        if (answer.find(fmt::format("\"status\": \"{}\"", word)) != std::string::npos)
-          return answer;
-      }
-    }
-    return answer;
-  }
-  // By a client that stays for this command only. @return what the monitor says to it
-  std::string PassFd(const std::string& name, const UniqueFd& fd) const {
-    const UniqueFd client(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
-    Path(name).copy(address.sun_path, sizeof address.sun_path - 1);
-    EXPECT_EQ(::connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address),
-              0);
-    std::string text = R"({"execute": "qmp_capabilities"})"
-                       R"({"execute": "getfd", "arguments": {"fdname": "wire"}})";
-    iovec data{.iov_base = text.data(), .iov_len = text.size()};
-    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{};
-    message.msg_iov = &data;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    cmsghdr* const part = CMSG_FIRSTHDR(&message);
-    *part = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-    const int number = fd.get();
-    std::memcpy(CMSG_DATA(part), &number, sizeof number);
-    EXPECT_EQ(::sendmsg(client.get(), &message, 0), static_cast<ssize_t>(text.size()));
-    ::shutdown(client.get(), SHUT_WR);
-    // It hangs up when all is answered.
-    std::string answers;
-    std::array<char, 4096> some{};
-    for (ssize_t got = 1; got > 0;) {
-      got = ::recv(client.get(), some.data(), some.size(), 0);
-      if (got > 0) answers.append(some.data(), static_cast<std::size_t>(got));
-    }
-    return answers.substr(std::min(answers.rfind("{\"return"), answers.size()));
-  }
-  void Enable(const std::string& name, std::initializer_list<std::string_view> capabilities) const {
-    for (const std::string_view capability : capabilities) {
-      const std::string list =
-          fmt::format(R"(capabilities=[{{"capability":"{}","state":true}}])", capability);
-      EXPECT_EQ(Qmp(name, {"migrate-set-capabilities", list}), "{}\n");
-    }
-  }
-  void Move(const std::string& from, const Arguments& how = {}) const {
-    WaitUntilItListens();
-    const Outcome outcome = Ctl(Arguments{"migrate", Path(from), Uri()} + how);
-    EXPECT_EQ(outcome.status, 0) << outcome.words;
-  }
-  // Whether the guest gets on: two more rounds, no page wrong.
-  static void ExpectRight(MonitorProcess& monitor) {
-    for (int i = 0; i < 2; ++i) ASSERT_TEXT(monitor, " ok\n");
-    EXPECT_THAT(monitor.output(), Not(HasSubstr("WRONG"))) << monitor.Describe();
-  }
-  void ExpectStands(const std::string& name) const {
-    EXPECT_THAT(Qmp(name, {"query-status"}), HasSubstr("\"running\": false"));
-  }
-};
 
 struct Kind {
   const char* name;
