@@ -141,7 +141,8 @@ constexpr Subcommand kSubcommands[] = {
      "-incoming defer\n"
      "shows how far it is, when it ends, or why it does not; ending holdfastctl does not end it "
      "(qmp socket migrate_cancel does)\n"
-     "--postcopy lets the guest run there after one pass over memory; --auto-converge slows it down "
+     "--postcopy lets the guest run there after one pass over memory; --auto-converge slows it "
+     "down "
      "as long as it writes faster than memory goes; --channels n sends on so "
      "many connections, --zstd compresses; --tls creds is the id of both monitors' tls-creds "
      "objects; --bandwidth size a second at most; --downtime-limit ms (300) the guest may stand",
