@@ -232,7 +232,7 @@ Result<double> WaitForChunks() {
   HF_TRY(auto ends, Loopback());
   HF_TRY(const auto there, SocketChannel::Create(std::move(ends.first), "the destination"));
   HF_TRY(const auto here, SocketChannel::Create(std::move(ends.second), "the source"));
-  FrameWriter to_destination(*there), to_source(*here);
+  FrameWriter to_destination(*there);
   const std::uint64_t sizes[] = {kGuestRam};
 
   HF_TRY(const auto server,
@@ -243,7 +243,12 @@ Result<double> WaitForChunks() {
                             }}));
   DirtyPages missing(guest->space());
   missing.blocks()[0].pages.Set(test::GuestVm::kFreeRam / kPageSize, kFaulted / kPageSize);
-  migration::PeerPages peer(std::move(missing), to_source);
+  // A connection that breaks is the end of it.
+  migration::PeerPages peer(std::move(missing), [&](const FrameWriter&, const Error&) {
+    here->Shutdown();
+    there->Shutdown();
+  });
+  HF_TRY_STATUS(peer.Attach(std::make_shared<FrameWriter>(*here)));
   std::thread reader([&] {
     migration::PageReceiver receiver(sizes);
     FrameReader frames(*here);
@@ -252,10 +257,12 @@ Result<double> WaitForChunks() {
       if (!header) return peer.Fail(header.error());
       const auto head = receiver.Receive(
           frames, *header,
-          [&](const PagesHead& about, std::uint64_t offset) { return peer.Place(about, offset); },
+          [&](const PagesHead& about, std::uint64_t offset) {
+            return peer.Place(&frames, about, offset);
+          },
           [](const PagesHead&, std::uint64_t) { return Status(); });
       if (!head) return peer.Fail(head.error());
-      if (const Status all = peer.Arrived(*head, receiver.words()); !all)
+      if (const Status all = peer.Arrived(&frames, *head, receiver.words()); !all)
         return peer.Fail(all.error());
     }
   });
