@@ -178,7 +178,9 @@ bool VcpuThread::WaitForRun() {
       changed_.notify_all();
       changed_.wait(mutex_);
     } else if (Clock::now() < rest_until_) {
-      changed_.wait_until(mutex_, rest_until_);
+      // A copy: the wait looks at the time once more after it has let go of the lock.
+      const Clock::time_point until = rest_until_;
+      changed_.wait_until(mutex_, until);
     } else {
       break;
     }
