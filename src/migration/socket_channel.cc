@@ -128,7 +128,8 @@ Status SocketChannel::AfterFailure(int os_errno, short events) const {
   if (stopped_) return Fail(Cancelled());
   if (os_errno == EINTR) return {};
   if (os_errno == EAGAIN) return WaitForProgress(events);
-  if (os_errno == EPIPE) return Fail(Closed());
+  // A monitor that is killed with bytes unread resets the connection instead of ending it.
+  if (os_errno == EPIPE || os_errno == ECONNRESET) return Fail(Closed());
   return Fail(Error::FromErrno(fmt::format("{}: the connection broke", peer_), os_errno));
 }
 

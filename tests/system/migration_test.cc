@@ -71,7 +71,9 @@ TEST_F(NativeMigration, AnUrgentConnectionBringsWhatTheGuestWaitsFor) {
   ASSERT_TEXT(source, "round 2 ok");
   MonitorProcess target(Guest("b", {"-incoming", "defer"}));
   for (const char* const name : {"a", "b"}) Enable(name, {"postcopy-ram", "postcopy-preempt"});
-  // Nearly nothing comes unasked.
+  // Slow enough that the passes do not end before it is asked for, and then nearly nothing comes
+  // unasked.
+  EXPECT_EQ(Qmp("a", {"migrate-set-parameters", "max-bandwidth=262144"}), "{}\n");
   EXPECT_EQ(Qmp("a", {"migrate-set-parameters", "max-postcopy-bandwidth=4096"}), "{}\n");
   EXPECT_EQ(Qmp("b", {"migrate-incoming", "uri=" + Uri()}), "{}\n");
   EXPECT_EQ(Qmp("a", {"migrate", "uri=" + Uri()}), "{}\n");
@@ -143,6 +145,7 @@ TEST_F(NativeMigration, AMachineOfAnotherShapeIsRefusedBeforeItsMemoryIsSent) {
 TEST_F(NativeMigration, TheGuestRunsOnWhereItIsWhenTheOtherSideDies) {
   for (const char* const moment : {"setup", "active"}) {
     SCOPED_TRACE(moment);
+    std::filesystem::remove(Path("wire"));  // the killed one's
     MonitorProcess source(Guest("a"));
     ASSERT_TEXT(source, "round 2 ok");
     MonitorProcess target(Waiting("b"));
