@@ -31,6 +31,15 @@ class GuestMemfd {
   ///         using guest_memfd for shared memory"); else the failed ioctl.
   static Result<GuestMemfd> Create(const Vm& vm, std::uint64_t size, Access access);
 
+  /// Takes over the guest_memfd of another VM, one of an earlier program of this process or of
+  /// another process. Its contents stay. KVM takes it for no memslot of a VM of this process
+  /// (KVM_MEM_GUEST_MEMFD answers EINVAL): only its mapping can be guest memory. The VM it was made
+  /// in lives on without use until the last descriptor of it is closed.
+  /// @return kInvalidArgument for a descriptor that is none, or of another size
+  static Result<GuestMemfd> Adopt(UniqueFd fd, std::uint64_t size);
+  /// Whether a descriptor is a guest_memfd.
+  static bool Is(int fd) noexcept;
+
   int fd() const noexcept { return fd_.get(); }
   std::uint64_t size() const noexcept { return size_; }
 

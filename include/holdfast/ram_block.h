@@ -46,6 +46,11 @@ class RamBlock {
   ///         kInvalidArgument for a bad size, else the failed system call.
   static Result<std::unique_ptr<RamBlock>> CreateGuestMemfd(kvm::Vm& vm, std::string id,
                                                             std::uint64_t size, bool bind);
+  /// The same around the guest_memfd of another VM, which only its mapping can make guest memory
+  /// of: the block is not bound. The contents stay, and nothing is copied or allocated.
+  /// @return as kvm::GuestMemfd::Adopt(), and the failed mmap
+  static Result<std::unique_ptr<RamBlock>> AdoptGuestMemfd(std::string id, UniqueFd fd,
+                                                           std::uint64_t size);
   /// Memory in two layers, for conversion by VM attributes: shared pages in a memfd, which is both
   /// views, private ones in a guest_memfd of `vm` that memslots carry.
   /// @return as CreateGuestMemfd, and the failed memfd_create
@@ -121,6 +126,8 @@ class RamBlock {
  private:
   RamBlock(std::string id, std::uint64_t size) : id_(std::move(id)), size_(size) {}
   Status Adopt(Mapping view);
+  static Result<std::unique_ptr<RamBlock>> MapGuestMemfd(std::string id, kvm::GuestMemfd memfd,
+                                                         bool bind);
 
   std::string id_;
   std::uint64_t size_;

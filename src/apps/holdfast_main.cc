@@ -9,6 +9,7 @@
 #include "apps/vm_builder.h"
 #include "base/event_loop.h"
 #include "base/log.h"
+#include "migration/cpr_transfer.h"
 
 namespace holdfast::apps {
 namespace {
@@ -58,6 +59,24 @@ int main(int argc, char** argv) {
     return EXIT_FAILURE;
   }
   if (options->print) return apps::Print(*options->print);
+  auto takeover = migration::TakeoverFromEnvironment();
+  if (!takeover) {
+    log::Error(takeover.error());
+    return EXIT_FAILURE;
+  }
+  if (!*takeover && !options->cpr_path.empty()) {
+    takeover->emplace();
+    auto arrival = migration::CprArrival::Wait(options->cpr_path, (*takeover)->fds);
+    if (!arrival) {
+      log::Error(std::move(arrival).error().Wrap("-incoming"));
+      return EXIT_FAILURE;
+    }
+    (*takeover)->arrival = *std::move(arrival);
+  }
+  if (*takeover) {
+    options->takeover = std::make_shared<migration::Takeover>(**std::move(takeover));
+    options->machine.incoming = true;
+  }
   std::optional<apps::Daemon> daemon;
   const Result<int> status = apps::Run(*std::move(options), daemon);
   if (!status) {

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -20,6 +21,7 @@
 #include "machine/config.h"
 #include "machine/numa_builder.h"
 #include "migration/address.h"
+#include "migration/cpr_exec.h"
 #include "object/memory_backend.h"
 #include "object/object.h"
 
@@ -48,7 +50,7 @@ struct NumaRequest {
 
 /// `-incoming file:PATH`, a snapshot; `-incoming defer` and `-incoming ADDRESS`, another monitor.
 struct IncomingOptions {
-  std::string path;                                          ///< empty: no snapshot
+  std::string path = {};                                     ///< empty: no snapshot
   std::optional<migration::Address> address = std::nullopt;  ///< neither: `migrate-incoming` says
   bool prefault = false;
   std::uint64_t bandwidth = 0;  ///< bytes a second; 0: as fast as it goes
@@ -66,6 +68,10 @@ struct Options {
   std::vector<std::string> command_line;
   /// Where the machine's state comes from, if not from a start.
   std::optional<IncomingOptions> incoming;
+  /// -incoming with a channel of the type cpr: the socket that a monitor hands its guest over by.
+  std::string cpr_path;
+  /// The guest of another monitor, whose place this one takes; not the command line's.
+  std::shared_ptr<migration::Takeover> takeover;
 
   // The virtual machine.
   std::string kvm_device = "/dev/kvm";

@@ -12,6 +12,7 @@
 #include "apps/prealloc_progress.h"
 #include "base/event_loop.h"
 #include "base/log.h"
+#include "migration/cpr_transfer.h"
 #include "object/confidential_guest.h"
 
 namespace holdfast::apps {
@@ -22,12 +23,21 @@ Result<std::unique_ptr<VirtualMachine>> VirtualMachine::Build(EventLoop& loop, O
   HF_TRY_STATUS(vm->BuildChardevs());
   HF_TRY_STATUS(vm->BuildConsoles());
   HF_TRY_STATUS(vm->BuildMonitors());
-  HF_TRY_STATUS(vm->BuildMachine(std::move(interrupted)));
-  vm->BuildSnapshots();
-  vm->BuildMigration();
-  if (const auto& incoming = vm->options_.incoming) {
-    if (auto status = incoming->path.empty() ? vm->Await() : vm->Restore(); !status)
-      return Fail(std::move(status).error().Wrap("-incoming"));
+  Status built = vm->BuildMachine(std::move(interrupted));
+  if (built) {
+    vm->BuildSnapshots();
+    vm->BuildMigration();
+    if (vm->options_.takeover) {
+      built = vm->TakeOver();
+    } else if (const auto& incoming = vm->options_.incoming) {
+      built = incoming->path.empty() ? vm->Await() : vm->Restore();
+    }
+    if (!built) built = Fail(std::move(built).error().Wrap("-incoming"));
+  }
+  if (!built) {
+    const auto& takeover = vm->options_.takeover;
+    if (takeover && takeover->arrival) takeover->arrival->Failed(built.error());
+    return Fail(std::move(built).error());
   }
   return vm;
 }
@@ -215,7 +225,11 @@ Status VirtualMachine::BuildRam(std::function<bool()> interrupted) {
       .progress = [&](const object::AllocateProgress& now) { return progress.Report(now); },
       .merge = options_.machine.mem_merge,
       .dump = options_.machine.dump_guest_core,
-      .conversion = conversion_};
+      .conversion = conversion_,
+      .inherited =
+          [this](const std::string& id) {
+            return options_.takeover ? options_.takeover->fds.Take("ram/" + id) : UniqueFd();
+          }};
   for (const auto& object : options_.objects.objects()) {
     auto* const backend = dynamic_cast<object::MemoryBackend*>(object.get());
     if (backend != nullptr) HF_TRY_STATUS(backend->Allocate(*vm_, how));
@@ -233,8 +247,11 @@ control::Monitor& VirtualMachine::AddMonitor(devices::Chardev& front) {
 Status VirtualMachine::Start() {
   // By now the process is confined.
   if (options_.sandbox.enabled || !options_.run_with.chroot.empty()) block_graph_.FreezeImages();
-  const bool stays = options_.incoming && !machine_->saved_running();
-  return options_.machine.start_paused || stays ? Status{} : machine_->Resume();
+  const bool stays = options_.machine.incoming && !machine_->saved_running();
+  if (options_.takeover) HF_TRY_STATUS(ClaimGuest());
+  if (!options_.machine.start_paused && !stays) HF_TRY_STATUS(machine_->Resume());
+  if (options_.takeover) TellOfTakeover();
+  return {};
 }
 
 void VirtualMachine::OnSignal(int signal, int sender) {

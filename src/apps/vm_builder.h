@@ -78,9 +78,15 @@ class VirtualMachine {
   void BuildMigration();
   Status Await();
   // vm_snapshot.cc
-  migration::Subject MigrationSubject();
   void BuildSnapshots();
   Status Restore();
+  // vm_upgrade.cc
+  migration::Subject MigrationSubject();
+  Status MayHandOver() const;
+  Status MayExec() const;
+  Status TakeOver();
+  Status ClaimGuest();
+  void TellOfTakeover() const;
   // vm_control.cc
   Status BuildChardevs();
   Status BuildMonitors();

@@ -63,7 +63,8 @@ void VirtualMachine::BuildMigration() {
       MigrationSubject(),
       Migration::About{.creator = fmt::format("{} {}", kProgram, kVersion),
                        .name = options_.guest_name,
-                       .uuid = options_.uuid},
+                       .uuid = options_.uuid,
+                       .command_line = options_.command_line},
       migration_settings_, std::move(hooks));
 }
 

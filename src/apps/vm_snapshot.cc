@@ -7,16 +7,6 @@
 
 namespace holdfast::apps {
 
-migration::Subject VirtualMachine::MigrationSubject() {
-  return {.loop = loop_,
-          .machine = *machine_,
-          .memory = machine_->ram(),
-          .vm = *vm_,
-          .flush_disks = [this] { return block_graph_.FlushAll(); },
-          .inactivate_disks = [this] { return block_graph_.Inactivate(); },
-          .activate_disks = [this] { return block_graph_.Activate(); }};
-}
-
 void VirtualMachine::BuildSnapshots() {
   migration::SnapshotDirectory about;
   about.creator = fmt::format("{} {}", kProgram, kVersion);

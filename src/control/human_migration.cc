@@ -25,9 +25,9 @@ Result<std::string> HumanCommands::Migrate(std::string_view arguments) {
     }
     detached = true;
   }
-  HF_TRY(const migration::Address to, migration::ParseAddress(arguments));
+  HF_TRY(migration::Address to, migration::ParseAddress(arguments));
   migration::Migration& migration = context_.migration();
-  HF_TRY_STATUS(resume ? migration.Resume(to) : migration.Migrate(to));
+  HF_TRY_STATUS(resume ? migration.Resume(to) : migration.Migrate({.main = std::move(to)}));
   // The monitor does not stand still for it, as it does in QEMU without -d.
   return detached ? std::string()
                   : "the migration goes on in the background; 'info migrate' shows how far it is\n";

@@ -9,10 +9,11 @@ namespace holdfast::control {
 namespace {
 
 using migration::Address;
+using migration::ChannelAddresses;
 using migration::Migration;
 
 // Where it goes or comes from; the texts are QEMU's.
-Result<Address> ReadAddress(const Json& arguments, std::string_view command) {
+Result<ChannelAddresses> ReadAddresses(const Json& arguments, std::string_view command) {
   const auto uri = arguments.find("uri");
   const auto channels = arguments.find("channels");
   if (uri != arguments.end() && channels != arguments.end()) {
@@ -21,27 +22,29 @@ Result<Address> ReadAddress(const Json& arguments, std::string_view command) {
                 "should be present in '" +
                     std::string(command) + "' qmp command");
   }
-  if (uri != arguments.end()) return migration::ParseAddress(uri->get<std::string>());
+  if (uri != arguments.end()) {
+    HF_TRY(Address main, migration::ParseAddress(uri->get<std::string>()));
+    return ChannelAddresses{.main = std::move(main)};
+  }
   if (channels == arguments.end())
     return Fail(Errc::kInvalidArgument, "need either 'uri' or 'channels' argument");
-  HF_TRY(migration::ChannelAddresses addresses, migration::ChannelsFromJson(*channels));
-  if (addresses.cpr) {
-    return Fail(Errc::kUnsupported, "a channel of the type 'cpr' has no use with mode=normal",
-                "Leave it out.");
-  }
-  return std::move(addresses.main);
+  return migration::ChannelsFromJson(*channels);
 }
 
 QmpResult Migrate(VmContext& vm, const Json& arguments) {
-  HF_QMP_TRY(const Address to, ReadAddress(arguments, "migrate"));
+  HF_QMP_TRY(const ChannelAddresses to, ReadAddresses(arguments, "migrate"));
   const bool resume = arguments.value("resume", false);
-  HF_QMP_TRY_STATUS(resume ? vm.migration().Resume(to) : vm.migration().Migrate(to));
+  HF_QMP_TRY_STATUS(resume ? vm.migration().Resume(to.main) : vm.migration().Migrate(to));
   return Json::object();
 }
 
 QmpResult MigrateIncoming(VmContext& vm, const Json& arguments) {
-  HF_QMP_TRY(const Address from, ReadAddress(arguments, "migrate-incoming"));
-  HF_QMP_TRY_STATUS(vm.migration().Listen(from, arguments.value("exit-on-error", true)));
+  HF_QMP_TRY(const ChannelAddresses from, ReadAddresses(arguments, "migrate-incoming"));
+  if (from.cpr) {
+    return QmpFail("a channel of the type 'cpr' is waited on from the start of the monitor",
+                   "Give it with -incoming.");
+  }
+  HF_QMP_TRY_STATUS(vm.migration().Listen(from.main, arguments.value("exit-on-error", true)));
   return Json::object();
 }
 

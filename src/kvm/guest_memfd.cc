@@ -5,8 +5,14 @@
 #include <holdfast/units.h>
 #include <holdfast/vm.h>
 
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <string_view>
 
 #include "kvm/ioctl.h"
 
@@ -60,6 +66,41 @@ Result<GuestMemfd> GuestMemfd::Create(const Vm& vm, std::uint64_t size, Access a
   if (::fcntl(memfd.fd(), F_SETFD, FD_CLOEXEC) < 0)
     return FailErrno("setting close-on-exec on a guest_memfd");
   return memfd;
+}
+
+// A file of the kernel's anonymous inode up to Linux 6.18, which only its name tells apart, and of
+// a file system of its own later.
+bool GuestMemfd::Is(int fd) noexcept {
+  constexpr unsigned long kMagic = 0x474d454d;  // GUEST_MEMFD_MAGIC, "GMEM"
+  constexpr std::string_view kName = "[kvm-gmem]";
+  struct statfs system = {};
+  if (::fstatfs(fd, &system) == 0 && static_cast<unsigned long>(system.f_type) == kMagic) {
+    return true;
+  }
+  std::array<char, 64> path{};
+  std::array<char, 64> target{};
+  *fmt::format_to_n(path.data(), path.size() - 1, "/proc/self/fd/{}", fd).out = '\0';
+  const ssize_t length = ::readlink(path.data(), target.data(), target.size());
+  return length > 0 &&
+         std::string_view(target.data(), static_cast<std::size_t>(length)).find(kName) !=
+             std::string_view::npos;
+}
+
+Result<GuestMemfd> GuestMemfd::Adopt(UniqueFd fd, std::uint64_t size) {
+  struct stat status = {};
+  if (!Is(fd.get()) || ::fstat(fd.get(), &status) != 0) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("file descriptor {} is no guest_memfd", fd.get()));
+  }
+  if (static_cast<std::uint64_t>(status.st_size) != size) {
+    return Fail(
+        Errc::kInvalidArgument,
+        fmt::format("the guest_memfd has {}, not {}",
+                    FormatSize(static_cast<std::uint64_t>(status.st_size)), FormatSize(size)));
+  }
+  if (::fcntl(fd.get(), F_SETFD, FD_CLOEXEC) < 0)
+    return FailErrno("setting close-on-exec on a guest_memfd");
+  return GuestMemfd(std::move(fd), size);
 }
 
 Status GuestMemfd::Allocate(std::uint64_t offset, std::uint64_t length) const {

@@ -74,7 +74,7 @@ Status Machine::Impl::Resume() {
 
 void Machine::Impl::Pause(RunState state) {
   const bool stands = state_ == RunState::kSaveVm || state_ == RunState::kRestoreVm ||
-                      state_ == RunState::kFinishMigrate;
+                      state_ == RunState::kFinishMigrate || state == RunState::kPostMigrate;
   if (state_ != RunState::kRunning && !stands) return;
   StopVcpus();
   SetState(state);

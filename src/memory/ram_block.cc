@@ -26,9 +26,21 @@ RamBlock::~RamBlock() = default;
 
 Result<std::unique_ptr<RamBlock>> RamBlock::CreateGuestMemfd(kvm::Vm& vm, std::string id,
                                                              std::uint64_t size, bool bind) {
-  std::unique_ptr<RamBlock> block(new RamBlock(std::move(id), size));
   HF_TRY(kvm::GuestMemfd memfd,
          kvm::GuestMemfd::Create(vm, size, kvm::GuestMemfd::Access::kHostShared));
+  return MapGuestMemfd(std::move(id), std::move(memfd), bind);
+}
+
+Result<std::unique_ptr<RamBlock>> RamBlock::AdoptGuestMemfd(std::string id, UniqueFd fd,
+                                                            std::uint64_t size) {
+  HF_TRY(kvm::GuestMemfd memfd, kvm::GuestMemfd::Adopt(std::move(fd), size));
+  return MapGuestMemfd(std::move(id), std::move(memfd), false);
+}
+
+Result<std::unique_ptr<RamBlock>> RamBlock::MapGuestMemfd(std::string id, kvm::GuestMemfd memfd,
+                                                          bool bind) {
+  const std::uint64_t size = memfd.size();
+  std::unique_ptr<RamBlock> block(new RamBlock(std::move(id), size));
   // The guest view is readable and writable only because KVM's accesses through userspace_addr
   // need it; nothing here dereferences it.
   HF_TRY(block->guest_view_, Mapping::MapFile(memfd.fd(), 0, size, PROT_READ | PROT_WRITE,

@@ -20,10 +20,9 @@ constexpr struct {
     {Capability::kPostcopyBlocktime, "the time for which vCPUs wait is not recorded"},
     {Capability::kIgnoreShared, "all memory is sent"},
     {Capability::kBackgroundSnapshot, "take a snapshot with holdfast-snapshot-save and live"},
-    {Capability::kMappedRam, "take a snapshot with holdfast-snapshot-save: its file is one"},
 };
 
-Status CheckDone(const Parameters& parameters, const Capabilities& capabilities) {
+Status CheckDone(const Capabilities& capabilities) {
   for (const auto& [capability, instead] : kNotDone) {
     if (!capabilities[capability]) continue;
     return Fail(Errc::kUnsupported,
@@ -31,9 +30,25 @@ Status CheckDone(const Parameters& parameters, const Capabilities& capabilities)
                             CapabilityName(capability), instead),
                 "Turn it off.");
   }
-  if (parameters.mode == Mode::kNormal) return {};
-  return Fail(Errc::kUnsupported, "the parameter mode can only be 'normal' here",
-              "Set it to normal.");
+  return {};
+}
+
+// These have no pages that could follow, and no connection that could be cut in several.
+Status CheckLocal(const Parameters& parameters, const Capabilities& capabilities) {
+  for (const Capability each : {Capability::kPostcopyRam, Capability::kPauseBeforeSwitchover}) {
+    if (!capabilities[each]) continue;
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("the capability '{}' has no meaning for a migration into a file or to "
+                            "a monitor of the same host",
+                            CapabilityName(each)),
+                "Turn it off.");
+  }
+  if (parameters.tls_creds.empty()) return {};
+  return Fail(Errc::kInvalidArgument,
+              fmt::format("tls-creds is '{}', but a migration into a file or to a monitor of the "
+                          "same host is not encrypted",
+                          parameters.tls_creds),
+              "Set tls-creds to \"\".");
 }
 
 // What a name stands for is taken at once, so that a wrong one is said at once.
@@ -76,29 +91,90 @@ Result<std::shared_ptr<const object::TlsContext>> Migration::Tls(bool server) co
   return hooks_.tls(id, server);
 }
 
-Status Migration::Migrate(const Address& to) {
-  if (outgoing_ != nullptr || incoming_ != nullptr) {
+Status Migration::CheckFree() const {
+  if (active()) {
     return Fail(Errc::kInvalidArgument, "There's a migration process in progress",
                 "Wait for it, or cancel it.");
   }
-  const Parameters& parameters = settings_.parameters();
-  const Capabilities& capabilities = settings_.capabilities();
-  HF_TRY_STATUS(CheckDone(parameters, capabilities));
   if (auto why = blocker()) return Fail(*std::move(why));
   if (subject_.machine.state() == machine::RunState::kInMigrate)
     return Fail(Errc::kInvalidArgument, "Guest is waiting for an incoming migration");
+  if (subject_.machine.state() == machine::RunState::kPostMigrate) {
+    return Fail(Errc::kInvalidArgument, "the guest has left already",
+                "It can go somewhere else from where it is now.");
+  }
   if (const std::string job = hooks_.busy ? hooks_.busy() : ""; !job.empty()) {
     return Fail(Errc::kInvalidArgument,
                 fmt::format("the job '{}' is under way, and there is one at a time", job),
                 "Wait for it, or cancel it.");
   }
-  if (std::holds_alternative<FileAddress>(to)) {
-    return Fail(Errc::kUnsupported,
-                fmt::format("'{}' is no address to migrate to: a machine goes into a file as a "
-                            "snapshot",
-                            Describe(to)),
-                "Use holdfast-snapshot-save, 'holdfastctl snapshot create --live --stop'.");
+  return {};
+}
+
+Status Migration::Migrate(const ChannelAddresses& to) {
+  const Parameters& parameters = settings_.parameters();
+  const Capabilities& capabilities = settings_.capabilities();
+  HF_TRY_STATUS(CheckFree());
+  HF_TRY_STATUS(CheckDone(capabilities));
+  HF_TRY_STATUS(capabilities.Check(parameters));
+  const bool file = std::holds_alternative<FileAddress>(to.main);
+  if (to.cpr && parameters.mode != Mode::kCprTransfer) {
+    return Fail(Errc::kInvalidArgument, "a channel of the type 'cpr' needs mode=cpr-transfer",
+                "Set the parameter mode, or leave the channel out.");
   }
+  if (capabilities[Capability::kMappedRam] && !file) {
+    return Fail(Errc::kInvalidArgument, "Migration requires seekable transport (e.g. file)",
+                "Turn mapped-ram off, or migrate to file:PATH.");
+  }
+  if (parameters.mode == Mode::kNormal && !file) return ToPeer(to.main);
+  HF_TRY_STATUS(CheckLocal(parameters, capabilities));
+  HF_TRY(local_, StartLocal(to));
+  Began(MigrationStatus::kActive);
+  return {};
+}
+
+Result<std::unique_ptr<LocalMigration>> Migration::StartLocal(const ChannelAddresses& to) {
+  LocalMigration::Events events{.status = hooks_.status_changed,
+                                .done = [this](const Status& status) {
+                                  Ended(local_->info(), status);
+                                  local_.reset();
+                                }};
+  const Parameters& parameters = settings_.parameters();
+  if (parameters.mode == Mode::kCprExec)
+    return LocalMigration::ToProgram(subject_, parameters.cpr_exec_command, std::move(events));
+  if (parameters.mode == Mode::kCprTransfer) {
+    const Address& address = to.cpr ? *to.cpr : to.main;
+    const auto* const socket = std::get_if<UnixAddress>(&address);
+    if (socket != nullptr) return LocalMigration::ToMonitor(subject_, socket->path, events);
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("descriptors cannot be passed to '{}'", Describe(address)),
+                "Name the Unix socket that the other monitor waits on, unix:PATH.");
+  }
+  const auto* const file = std::get_if<FileAddress>(&to.main);
+  if (file == nullptr) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("with mode=cpr-reboot a machine cannot go to '{}'", Describe(to.main)),
+                "Use file:PATH.");
+  }
+  if (file->offset != 0) {
+    return Fail(
+        Errc::kUnsupported,
+        fmt::format("'{}' does not begin at offset 0, as a snapshot has to", Describe(to.main)),
+        "Leave the offset out.");
+  }
+  return LocalMigration::ToFile(
+      subject_,
+      {.path = file->path,
+       .live = parameters.mode == Mode::kNormal,
+       .zstd = parameters.multifd_compression == Compression::kZstd,
+       .downtime_limit_ms = parameters.downtime_limit},
+      {.creator = about_.creator, .name = about_.name, .command_line = about_.command_line},
+      std::move(events));
+}
+
+Status Migration::ToPeer(const Address& to) {
+  const Parameters& parameters = settings_.parameters();
+  const Capabilities& capabilities = settings_.capabilities();
   const bool one = std::holds_alternative<FdAddress>(to) || std::holds_alternative<ExecAddress>(to);
   if (one && (capabilities[Capability::kMultifd] || capabilities[Capability::kPostcopyPreempt])) {
     return Fail(Errc::kInvalidArgument,
@@ -106,7 +182,6 @@ Status Migration::Migrate(const Address& to) {
                             Describe(to)),
                 "Turn these capabilities off, or use tcp: or unix:.");
   }
-  HF_TRY_STATUS(capabilities.Check(parameters));
   HF_TRY(auto tls, Tls(false));
   AddressServices services = hooks_.services;
   HF_TRY_STATUS(TakeNamed(to, services));
@@ -125,10 +200,14 @@ Status Migration::Migrate(const Address& to) {
         outgoing_.reset();
       }};
   HF_TRY(outgoing_, Outgoing::Start(subject_, std::move(request), std::move(events)));
+  Began(MigrationStatus::kSetup);
+  return {};
+}
+
+void Migration::Began(MigrationStatus status) {
   last_.reset();
   settings_.set_running(true);
-  hooks_.status_changed(MigrationStatus::kSetup);
-  return {};
+  hooks_.status_changed(status);
 }
 
 Status Migration::Listen(const Address& from, bool exit_on_error) {
@@ -160,9 +239,7 @@ Status Migration::Listen(const Address& from, bool exit_on_error) {
                             if (exit_on_error) hooks_.give_up(status.error());
                           }};
   HF_TRY(incoming_, Incoming::Start(subject_, from, std::move(request), std::move(events)));
-  last_.reset();
-  settings_.set_running(true);
-  hooks_.status_changed(MigrationStatus::kSetup);
+  Began(MigrationStatus::kSetup);
   return {};
 }
 
@@ -181,10 +258,12 @@ MigrationInfo Migration::info() const {
   if (last_) return *last_;
   if (outgoing_ != nullptr) return outgoing_->info();
   if (incoming_ != nullptr) return incoming_->info();
+  if (local_ != nullptr) return local_->info();
   return {};
 }
 
 Status Migration::Cancel() {
+  if (local_ != nullptr) return local_->Cancel();
   return outgoing_ == nullptr ? Status() : outgoing_->Cancel();
 }
 

@@ -6,12 +6,14 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <holdfast/error.h>
 
 #include "migration/address.h"
 #include "migration/connection.h"
 #include "migration/incoming.h"
+#include "migration/local_migration.h"
 #include "migration/migration_info.h"
 #include "migration/outgoing.h"
 #include "migration/save_job.h"
@@ -25,9 +27,10 @@ namespace holdfast::migration {
 class Migration {
  public:
   struct About {
-    std::string creator;  ///< "holdfast 0.1.0"
-    std::string name;     ///< of the virtual machine
-    std::string uuid;     ///< -uuid, perhaps empty
+    std::string creator;                    ///< "holdfast 0.1.0"
+    std::string name;                       ///< of the virtual machine
+    std::string uuid;                       ///< -uuid, perhaps empty
+    std::vector<std::string> command_line;  ///< of the monitor, without its own name
   };
   struct Hooks {
     std::function<void(MigrationStatus status)> status_changed = {};
@@ -50,8 +53,10 @@ class Migration {
   Migration& operator=(const Migration&) = delete;
   ~Migration();
 
-  /// `migrate`: the machine leaves for `to`. @return why it cannot, with nothing changed
-  Status Migrate(const Address& to);
+  /// `migrate`: the machine leaves for `to`, as the parameter `mode` says. In the mode cpr-transfer
+  /// all of it goes over `to.cpr`, or `to.main` if there is no other; in the mode cpr-exec `to` is
+  /// not used. @return why it cannot, with nothing changed
+  Status Migrate(const ChannelAddresses& to);
   /// `migrate_cancel`. Nothing if there is none.
   Status Cancel();
   /// `migrate-continue`, from kPreSwitchover. @return kInvalidArgument in QEMU's words
@@ -78,12 +83,18 @@ class Migration {
 
   MigrationInfo info() const;
   /// Whether one is under way or waited for.
-  bool active() const noexcept { return outgoing_ != nullptr || incoming_ != nullptr; }
+  bool active() const noexcept {
+    return outgoing_ != nullptr || incoming_ != nullptr || local_ != nullptr;
+  }
   /// Why this machine cannot be migrated; empty if it can.
   std::optional<Error> blocker() const;
   Settings& settings() noexcept { return settings_; }
 
  private:
+  Status CheckFree() const;
+  Status ToPeer(const Address& to);
+  Result<std::unique_ptr<LocalMigration>> StartLocal(const ChannelAddresses& to);
+  void Began(MigrationStatus status);
   void Ended(const MigrationInfo& info, const Status& status);
   Result<std::shared_ptr<const object::TlsContext>> Tls(bool server) const;
 
@@ -93,6 +104,7 @@ class Migration {
   const Hooks hooks_;
   std::unique_ptr<Outgoing> outgoing_;
   std::unique_ptr<Incoming> incoming_;
+  std::unique_ptr<LocalMigration> local_;
   std::optional<MigrationInfo> last_;  // the one that is over
 };
 

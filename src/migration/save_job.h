@@ -14,6 +14,7 @@
 
 #include "base/state.h"
 #include "machine/machine.h"
+#include "migration/inherited_fds.h"
 #include "migration/main_thread.h"
 #include "migration/progress.h"
 #include "migration/snapshot_memory.h"
@@ -40,6 +41,20 @@ struct Subject {
   /// Main thread, vCPUs standing. @return why not, with nothing changed
   std::function<Status()> inactivate_disks = {};
   std::function<Status()> activate_disks = {};
+
+  // For a monitor of this host that takes the guest over (docs/live-upgrade.md).
+
+  std::string creator = {};  ///< "holdfast 0.1.0"
+  /// Whether anything but RAM keeps the guest here, and says so in a sentence; RAM is looked at by
+  /// those who ask.
+  std::function<Status()> may_hand_over = {};
+  /// Whether this process may become another program.
+  std::function<Status()> may_exec = {};
+  /// What outlives this monitor besides RAM.
+  std::function<std::vector<KeptFd>()> kept_fds = {};
+  /// The last thing before this process becomes another program: what is queued is written, the
+  /// terminal put back.
+  std::function<void()> before_exec = {};
 };
 
 /// What is to be saved, and how.

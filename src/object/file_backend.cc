@@ -186,6 +186,14 @@ Status FileBackend::Check() const {
   return {};
 }
 
+MemoryBackend::Adoption FileBackend::adoption() const {
+  return {.guest_memfd = false,
+          .size = size(),
+          .offset = own_.offset,
+          .alignment = own_.align,
+          .readonly = rom()};
+}
+
 Result<std::unique_ptr<RamBlock>> FileBackend::CreateRamBlock(kvm::Vm& /*vm*/,
                                                               Conversion /*conversion*/) const {
   HF_TRY(OpenedFile file, OpenedFile::Open(own_.mem_path, own_.readonly));

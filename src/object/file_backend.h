@@ -33,6 +33,7 @@ class FileBackend final : public MemoryBackend {
 
  private:
   Status Check() const override;
+  Adoption adoption() const override;
   Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm,
                                                    Conversion conversion) const override;
   /// Whether the guest too may only read it.

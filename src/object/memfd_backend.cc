@@ -130,6 +130,12 @@ Status MemfdBackend::Check() const {
   return {};
 }
 
+MemoryBackend::Adoption MemfdBackend::adoption() const {
+  Adoption wanted{.guest_memfd = std::nullopt, .bind = own_.bind, .size = size()};
+  if (own_.guest_memfd != OnOffAuto::kAuto) wanted.guest_memfd = own_.guest_memfd == OnOffAuto::kOn;
+  return wanted;
+}
+
 Result<std::unique_ptr<RamBlock>> MemfdBackend::CreateRamBlock(kvm::Vm& vm,
                                                                Conversion conversion) const {
   const bool possible = share() && !own_.hugetlb;

@@ -97,19 +97,63 @@ Status MemoryBackend::Complete() {
 
 Status MemoryBackend::Allocate(kvm::Vm& vm, const AllocateOptions& options) {
   if (block_ != nullptr) return {};
-  HF_TRY(std::unique_ptr<RamBlock> block, CreateRamBlock(vm, options.conversion));
+  UniqueFd inherited = options.inherited ? options.inherited(id()) : UniqueFd();
+  const bool adopted = static_cast<bool>(inherited);
+  HF_TRY(std::unique_ptr<RamBlock> block,
+         adopted ? Adopt(std::move(inherited)) : CreateRamBlock(vm, options.conversion));
   HF_TRY_STATUS(SetPolicy(*block));
   const bool merge = settings_.merge.value_or(options.merge);
   const bool dump = settings_.dump.value_or(options.dump);
   block->SetMergeable(merge);
   HF_TRY_STATUS(block->SetDumped(dump));
-  if (settings_.prealloc) HF_TRY_STATUS(Preallocate(*block, options));
+  // What is inherited is there already, and a look at all of it would take its time.
+  if (settings_.prealloc && !adopted) HF_TRY_STATUS(Preallocate(*block, options));
   settings_.merge = merge;
   settings_.dump = dump;
   if (!settings_.prealloc_threads) settings_.prealloc_threads = options.prealloc_threads;
   block_ = std::move(block);
   HF_TRACE(memory_backend_create, id(), type().name, size(), block_->fd());
   return {};
+}
+
+Result<std::unique_ptr<RamBlock>> MemoryBackend::Adopt(UniqueFd fd) const {
+  const Adoption wanted = adoption();
+  const bool is_guest_memfd = kvm::GuestMemfd::Is(fd.get());
+  if (!share() || wanted.guest_memfd.value_or(is_guest_memfd) != is_guest_memfd) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("the guest's memory '{}' is a {}, which {} '{}' cannot be", id(),
+                            is_guest_memfd ? "guest_memfd" : "shared file", type().name, id()),
+                "Describe the memory as the monitor did that had the guest before.");
+  }
+  struct stat info{};
+  struct statfs system{};
+  if (::fstat(fd.get(), &info) != 0 || ::fstatfs(fd.get(), &system) != 0) {
+    return FailErrno(fmt::format("looking at the memory '{}'", id()));
+  }
+  const auto have = static_cast<std::uint64_t>(info.st_size);
+  const auto end = CheckedAdd(wanted.offset, wanted.size);
+  if (!end || (is_guest_memfd || wanted.offset == 0 ? have != *end : have < *end)) {
+    return Fail(Errc::kInvalidArgument,
+                fmt::format("the guest's memory '{}' has {}, not {}", id(), FormatSize(have),
+                            FormatSize(wanted.size)),
+                "Give it the size that it had.");
+  }
+  if (is_guest_memfd) {
+    if (wanted.bind == Bind::kOn) {
+      return Fail(Errc::kUnsupported,
+                  fmt::format("bind=on of '{}' cannot be had for memory that another monitor made: "
+                              "a guest_memfd is bound to the VM it was made in",
+                              id()),
+                  "Leave bind=on out.");
+    }
+    return RamBlock::AdoptGuestMemfd(id(), std::move(fd), wanted.size);
+  }
+  const bool huge = system.f_type == HUGETLBFS_MAGIC;
+  const std::uint64_t page = huge ? static_cast<std::uint64_t>(info.st_blksize) : kPageSize;
+  return RamBlock::CreateFromFd(id(), std::move(fd), wanted.offset, wanted.size, page,
+                                {.readonly = wanted.readonly,
+                                 .reserve = settings_.reserve,
+                                 .alignment = std::max(wanted.alignment, page)});
 }
 
 Status MemoryBackend::SetPolicy(const RamBlock& block) const {

@@ -37,6 +37,9 @@ struct AllocateOptions {
   /// How pages become private, where the machine has a confidential guest. Backends whose memory
   /// cannot make ordinary memory all the same: it may serve something else.
   std::optional<ConversionEngineKind> conversion = {};
+  /// The memory that the backend of this id had in the program that this one takes the place of;
+  /// an empty descriptor: it had none. Empty: this one takes nobody's place.
+  std::function<UniqueFd(const std::string& id)> inherited = {};
 };
 
 /// The properties that all memory backends have.
@@ -92,6 +95,16 @@ class MemoryBackend : public Object {
   /// Makes the memory without a page of it.
   virtual Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm,
                                                            Conversion conversion) const = 0;
+  /// What the memory of another program must be to become this backend's.
+  struct Adoption {
+    std::optional<bool> guest_memfd;  ///< empty: either
+    Bind bind = Bind::kOff;
+    std::uint64_t size = 0;       ///< bytes
+    std::uint64_t offset = 0;     ///< of the memory in its file
+    std::uint64_t alignment = 0;  ///< of the mapping
+    bool readonly = false;
+  };
+  virtual Adoption adoption() const { return {.guest_memfd = false, .size = size()}; }
   /// A guest_memfd for this backend: the one place that knows how.
   Result<std::unique_ptr<RamBlock>> CreateGuestMemfd(kvm::Vm& vm, Bind bind,
                                                      Conversion conversion) const;
@@ -101,6 +114,7 @@ class MemoryBackend : public Object {
   Status Changed(const PropertyInfo& property) override;
 
  private:
+  Result<std::unique_ptr<RamBlock>> Adopt(UniqueFd fd) const;
   Status SetPolicy(const RamBlock& block) const;
   Status Preallocate(const RamBlock& block, const AllocateOptions& options) const;
   Status CheckPlacement(const RamBlock& block) const;
@@ -118,6 +132,7 @@ class RamBackend final : public MemoryBackend {
   const ObjectType& type() const noexcept override { return kType; }
 
  private:
+  Adoption adoption() const override;
   Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm,
                                                    Conversion conversion) const override;
 };
@@ -152,6 +167,7 @@ class MemfdBackend final : public MemoryBackend {
   const Settings& own() const noexcept { return own_; }
 
  private:
+  Adoption adoption() const override;
   Status Check() const override;
   Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm,
                                                    Conversion conversion) const override;
@@ -177,6 +193,9 @@ class GuestMemfdBackend final : public MemoryBackend {
   const Settings& own() const noexcept { return own_; }
 
  private:
+  Adoption adoption() const override {
+    return {.guest_memfd = true, .bind = own_.bind, .size = size()};
+  }
   Status Check() const override;
   Result<std::unique_ptr<RamBlock>> CreateRamBlock(kvm::Vm& vm,
                                                    Conversion conversion) const override;

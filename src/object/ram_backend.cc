@@ -66,6 +66,11 @@ constexpr ObjectType ShmBackend::kType = {
     .qemu_only = kBackendQemuOnly,
 };
 
+MemoryBackend::Adoption RamBackend::adoption() const {
+  const std::uint64_t rounded = AlignUp(size(), kPageSize);
+  return {.guest_memfd = false, .size = rounded, .alignment = rounded >= kHugePage ? kHugePage : 0};
+}
+
 Result<std::unique_ptr<RamBlock>> RamBackend::CreateRamBlock(kvm::Vm& /*vm*/,
                                                              Conversion /*conversion*/) const {
   if (size() > kLargest) return CannotSetUp(id(), ENOMEM);

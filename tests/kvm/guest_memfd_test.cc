@@ -3,12 +3,14 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <holdfast/address_space.h>
 #include <holdfast/guest_memfd.h>
 #include <holdfast/mapping.h>
 #include <holdfast/ram_block.h>
 #include <holdfast/units.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <fstream>
@@ -229,6 +231,41 @@ TEST_F(GuestMemfdTest, RamBlockOfABadSizeSaysWhichSize) {
   ASSERT_FALSE(block.has_value());
   EXPECT_EQ(block.error().code(), Errc::kInvalidArgument);
   EXPECT_THAT(block.error().message(), ::testing::HasSubstr("0x1001"));
+}
+
+// What live upgrade is built on: the VM that made the memory is gone, its memory is not.
+TEST_F(GuestMemfdTest, BecomesUnboundMemoryOfAnotherVm) {
+  UniqueFd fd;
+  {
+    auto first = kvm::Vm::Create(system());
+    ASSERT_OK(first);
+    auto block = RamBlock::CreateGuestMemfd(*first, "m", 16 * kPageSize, true);
+    ASSERT_OK(block);
+    std::memset((*block)->host_view().data(), 0x5a, 4 * kPageSize);
+    fd = UniqueFd(::dup((*block)->fd()));
+  }
+  auto block = RamBlock::AdoptGuestMemfd("m", std::move(fd), 16 * kPageSize);
+  ASSERT_OK(block);
+  EXPECT_FALSE((*block)->bound());
+  EXPECT_NE((*block)->guest_memfd(), nullptr);
+  EXPECT_EQ(PresentPages((*block)->host_view()), 4U) << "nothing is allocated";
+  EXPECT_EQ((*block)->host_view()[kPageSize], std::byte{0x5a});
+  AddressSpace space(&vm());
+  ASSERT_OK(space.AddRam(GuestAddress(0), 16 * kPageSize, **block, 0));
+  std::byte read{};
+  ASSERT_OK(space.Read(GuestAddress(3 * kPageSize), std::span(&read, 1)));
+  EXPECT_EQ(read, std::byte{0x5a});
+}
+
+TEST_F(GuestMemfdTest, TellsItselfFromOtherFiles) {
+  const GuestMemfd memfd = Make(2);
+  EXPECT_TRUE(GuestMemfd::Is(memfd.fd()));
+  const UniqueFd plain(::memfd_create("plain", MFD_CLOEXEC));
+  EXPECT_FALSE(GuestMemfd::Is(plain.get()));
+  EXPECT_FALSE(GuestMemfd::Is(-1));
+  EXPECT_FALSE(GuestMemfd::Adopt(UniqueFd(::dup(plain.get())), kPageSize));
+  EXPECT_FALSE(GuestMemfd::Adopt(UniqueFd(::dup(memfd.fd())), kPageSize)) << "of another size";
+  EXPECT_OK(GuestMemfd::Adopt(UniqueFd(::dup(memfd.fd())), 2 * kPageSize));
 }
 
 }  // namespace

@@ -354,5 +354,50 @@ TEST_F(MemoryBackends, TenThousandComeAndGoWithoutATrace) {
   EXPECT_LE(MappedBytes(), mapped + kMiB);
 }
 
+// As a monitor does that takes another's guest over.
+TEST_F(MemoryBackends, TakeOverTheMemoryOfAnotherMonitor) {
+  const struct {
+    const char* before;
+    const char* after;
+    const char* error;
+  } kCases[] = {
+      {"guest-memfd,id=a,size=1M", "guest-memfd,id=b,size=1M", ""},
+      {"guest-memfd,id=a,size=1M", "guest-memfd,id=b,size=1M,prealloc=on", ""},
+      {"guest-memfd,id=a,size=1M", "memfd,id=b,size=1M", ""},
+      {"memfd,id=a,size=1M,guest-memfd=off", "memfd,id=b,size=1M", ""},
+      {"ram,id=a,size=1M,share=on", "ram,id=b,size=1M,share=on", ""},
+      {"shm,id=a,size=1M", "shm,id=b,size=1M", ""},
+      {"guest-memfd,id=a,size=1M", "guest-memfd,id=b,size=2M",
+       "the guest's memory 'b' has 1 MiB, not 2 MiB"},
+      {"guest-memfd,id=a,size=1M", "guest-memfd,id=b,size=1M,bind=on",
+       "bind=on of 'b' cannot be had for memory that another monitor made: a guest_memfd is bound "
+       "to the VM it was made in"},
+      {"guest-memfd,id=a,size=1M", "memfd,id=b,size=1M,guest-memfd=off",
+       "the guest's memory 'b' is a guest_memfd, which memory-backend-memfd 'b' cannot be"},
+      {"memfd,id=a,size=1M,guest-memfd=off", "guest-memfd,id=b,size=1M",
+       "the guest's memory 'b' is a shared file, which memory-backend-guest-memfd 'b' cannot be"},
+      {"ram,id=a,size=1M,share=on", "ram,id=b,size=1M",
+       "the guest's memory 'b' is a shared file, which memory-backend-ram 'b' cannot be"},
+  };
+  for (const auto& c : kCases) {
+    SCOPED_TRACE(std::string(c.before) + " -> " + c.after);
+    const MemoryBackend* const before = Allocate(c.before);
+    ASSERT_NE(before, nullptr);
+    before->block()->host_view()[4096] = std::byte{0x5a};
+    MemoryBackend* const after = Make(c.after);
+    ASSERT_NE(after, nullptr);
+    const Status status = after->Allocate(vm(), {.inherited = [&](const std::string& id) {
+                                            EXPECT_EQ(id, "b");
+                                            return UniqueFd(::dup(before->block()->fd()));
+                                          }});
+    EXPECT_EQ(status ? "" : status.error().message(), c.error);
+    if (status) {
+      EXPECT_EQ(after->block()->host_view()[4096], std::byte{0x5a});
+    }
+    EXPECT_OK(store().Remove("b"));
+    EXPECT_OK(store().Remove("a"));
+  }
+}
+
 }  // namespace
 }  // namespace holdfast::test

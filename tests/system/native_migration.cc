@@ -41,7 +41,8 @@ std::string NativeMigration::Qmp(const std::string& name, const Arguments& comma
   Outcome outcome;
   for (int i = 0; i < kTries; ++i) {
     outcome = Ctl(Arguments{"qmp", Path(name)} + command);
-    if (outcome.words.find("cannot connect") == std::string::npos) break;
+    const std::string not_there = fmt::format("cannot connect to '{}'", Path(name));
+    if (outcome.words.find(not_there) == std::string::npos) break;
   }
   return outcome.words;
 }

@@ -69,6 +69,11 @@ TapBackend::~TapBackend() {
 }
 
 Status TapBackend::Open() {
+  if (!config_.inherited.empty()) {
+    for (const int fd : config_.inherited) HF_TRY_STATUS(TakeQueue(fd));
+    up_ = config_.fds.empty();
+    return {};
+  }
   for (const int fd : config_.fds) HF_TRY_STATUS(TakeQueue(fd));
   if (!config_.fds.empty()) return {};
   for (unsigned i = 0; i < config_.queues; ++i) HF_TRY_STATUS(AddQueue());
@@ -203,6 +208,10 @@ bool TapBackend::Send(unsigned pair, std::span<const iovec> header_and_frame) {
 }
 void TapBackend::SetWritable(unsigned pair, std::function<void()> writable) {
   ports_.at(pair)->SetWritable(std::move(writable));
+}
+
+int TapBackend::queue_fd(unsigned pair) const noexcept {
+  return ports_[pair]->fd();
 }
 
 vhost::KernelVhost* TapBackend::vhost(unsigned pair) const noexcept {

@@ -16,8 +16,11 @@ namespace holdfast::devices::net {
 
 /// `-netdev tap`.
 struct TapConfig {
-  std::string name = {};         ///< ifname=; empty: the kernel chooses
-  std::vector<int> fds = {};     ///< fd=, fds=: queues that the process was started with
+  std::string name = {};      ///< ifname=; empty: the kernel chooses
+  std::vector<int> fds = {};  ///< fd=, fds=: queues that the process was started with
+  /// Queues of the monitor whose place this one takes: in use instead of all others, and no script
+  /// is run for them. Owned from Create() on.
+  std::vector<int> inherited = {};
   unsigned queues = 1;           ///< without fds
   std::string script = {};       ///< run with the name when it is there; empty: none
   std::string down_script = {};  ///< likewise, before it goes
@@ -51,6 +54,8 @@ class TapBackend final : public NetBackend {
   vhost::KernelVhost* vhost(unsigned pair) const noexcept override;
   int AttachKernel(unsigned pair) noexcept override;
 
+  /// The host's end of a queue pair: a descriptor that can be another monitor's.
+  int queue_fd(unsigned pair) const noexcept;
   /// The interface's name.
   const std::string& interface() const noexcept { return name_; }
 
