@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A guest goes on under another monitor of the same host with its memory where it is (mode=cpr-…),
 // or from a file.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 #include <signal.h>
 
 #include <filesystem>
