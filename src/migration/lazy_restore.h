@@ -38,7 +38,7 @@ class SnapshotSource final : public PageSource {
 /// A guest that runs while its memory is still being read, from a snapshot or from the monitor it
 /// ran in before.
 ///
-/// Thread-safety: the main thread.
+/// Thread-safety: the main thread; progress() on any.
 class LazyRestore {
  public:
   struct Events {
