@@ -37,6 +37,7 @@
 #include "migration/peer_pages.h"
 #include "migration/return_path.h"
 #include "migration/socket_channel.h"
+#include "monitors.h"
 #include "process.h"
 #include "report.h"
 #include "support/guest_vm.h"
@@ -312,33 +313,6 @@ Result<double> RoundTrip() {
 }
 
 // ---- Two monitors -------------------------------------------------------------------------------
-
-class Folder {
- public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "migration-XXXXXX").string();
-    if (::mkdtemp(name.data()) != nullptr) path_ = name;
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  ~Folder() {
-    std::error_code ignored;
-    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
-  }
-  std::string operator/(std::string_view name) const { return (path_ / name).string(); }
-
- private:
-  std::filesystem::path path_;
-};
-
-Result<std::string> Qmp(const std::string& socket, std::string_view command) {
-  const std::string line = fmt::format("holdfastctl qmp {} {}", socket, command);
-  const std::unique_ptr<FILE, int (*)(FILE*)> pipe(::popen(line.c_str(), "re"), ::pclose);
-  if (pipe == nullptr) return FailErrno(line);
-  std::string text(std::size_t{1} << 16, '\0');
-  text.resize(std::fread(text.data(), 1, text.size(), pipe.get()));
-  return text;
-}
 
 struct Guest {
   std::string kernel;  // a file name

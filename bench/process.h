@@ -30,6 +30,8 @@ class Process {
   ~Process();
 
   pid_t pid() const noexcept { return pid_; }
+  /// What it has said up to what was waited for.
+  std::string_view text() const noexcept { return text_; }
   std::chrono::steady_clock::time_point started() const noexcept { return started_; }
 
   /// Waits until the output contains `text`; fails at its end or after `limit`, and with

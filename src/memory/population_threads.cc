@@ -235,7 +235,9 @@ std::optional<LazyPopulation::Impl::Piece> LazyPopulation::Impl::NextInBackgroun
     if (ending_ || done()) return std::nullopt;
     const bool wanted = options_.background || retried_;
     if (const auto now = Clock::now(); wanted && now < not_before_) {
-      changed_.wait_until(mutex_, not_before_);
+      // A copy: the wait looks at it again without the lock.
+      const auto until = not_before_;
+      changed_.wait_until(mutex_, until);
       continue;
     }
     const auto absent = wanted ? FindAbsent() : std::nullopt;

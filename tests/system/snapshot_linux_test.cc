@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "system/device_guest.h"
 
@@ -129,6 +130,39 @@ TEST_F(LinuxMigration, ALoadedGuestGoesOnInAnotherMonitor) {
 
 TEST_F(LinuxMigration, ALoadedGuestGoesOnWhileItsPagesFollow) {
   Travel({.cpus = 1, .ram = 192 * kMiB}, {.cpus = 1, .ram = 192 * kMiB}, {"--postcopy"});
+}
+
+// The process becomes another monitor, and then another process takes the guest over.
+TEST_F(LinuxMigration, ALoadedGuestGoesOnUnderANewMonitorWithItsMemoryWhereItIs) {
+  const HttpServer server(std::string(kBody, 'x'));
+  MakeFile("disk", std::string(8 * kMiB, '\0'));
+  const LinuxChoice choice{.cpus = 2, .ram = 192 * kMiB};
+  const std::string script = Load(server.port());
+  const Arguments line = Machine(script, choice, "0");
+  auto monitor = std::make_unique<MonitorProcess>(line);
+  ASSERT_NO_FATAL_FAILURE(ExpectRounds(*monitor, 1));
+  const auto qmp = [this](const Arguments& command) {
+    MonitorProcess ctl(Arguments{"qmp", Path("0")} + command, {.program = CtlPath()});
+    const auto exit = ctl.WaitForExit();
+    ASSERT_TRUE(exit && exit->status == 0) << ctl.Describe();
+  };
+  const nlohmann::json words = Arguments{MonitorPath()} + line;
+  qmp({"migrate-set-parameters", "mode=cpr-exec", "cpr-exec-command=" + words.dump()});
+  qmp({"migrate", "uri=file:unused"});
+  ASSERT_TRUE(monitor->WaitForError("took the guest over from holdfast")) << monitor->Describe();
+  ASSERT_NO_FATAL_FAILURE(ExpectRounds(*monitor, 2));
+
+  const nlohmann::json channel = {
+      {"channel-type", "cpr"},
+      {"addr", {{"transport", "socket"}, {"type", "unix"}, {"path", Path("cpr")}}}};
+  auto next = std::make_unique<MonitorProcess>(Machine(script, choice, "1") +
+                                               Arguments{"-incoming", channel.dump()});
+  ASSERT_TRUE(WaitForFile(Path("cpr")));
+  qmp({"migrate-set-parameters", "mode=cpr-transfer"});
+  qmp({"migrate", "uri=unix:" + Path("cpr")});
+  ASSERT_TRUE(next->WaitForError("took the guest over from holdfast")) << next->Describe();
+  monitor.reset();
+  ASSERT_NO_FATAL_FAILURE(ExpectRounds(*next, 2));
 }
 
 }  // namespace

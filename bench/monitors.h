@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <holdfast/error.h>
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace holdfast::bench {
+
+/// A folder that goes with the object.
+class Folder {
+ public:
+  Folder();
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  ~Folder();
+  std::string operator/(std::string_view name) const { return (path_ / name).string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// What `holdfastctl qmp` prints for a command and its arguments, quoted for a shell.
+Result<std::string> Qmp(const std::string& socket, std::string_view command);
+
+}  // namespace holdfast::bench
