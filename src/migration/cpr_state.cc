@@ -104,8 +104,8 @@ std::vector<std::byte> EncodeCprState(CprState state) {
                     .hash = Hash64(contents),
                     .zero = 0};
   const auto head = std::as_bytes(std::span(&raw, 1));
-  std::vector<std::byte> all(head.begin(), head.end());
-  all.insert(all.end(), contents.begin(), contents.end());
+  std::vector<std::byte> all(head.size() + contents.size());
+  std::ranges::copy(contents, std::ranges::copy(head, all.begin()).out);
   return all;
 }
 
