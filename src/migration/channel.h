@@ -47,6 +47,9 @@ class Channel {
 
   /// For messages: "tcp:192.0.2.1:4444".
   virtual const std::string& peer() const noexcept = 0;
+  /// To be polled beside others for the end of it (POLLRDHUP), not for what there is to read. -1:
+  /// it has none.
+  virtual int fd() const noexcept { return -1; }
   /// Whether what passes is encrypted.
   virtual bool encrypted() const noexcept { return false; }
 };

@@ -43,9 +43,19 @@ Result<Incoming::Connection*> Incoming::Next(milliseconds patience) {
                         ETIMEDOUT));
     }
     constexpr milliseconds kLongest{60'000};
-    pollfd waits[] = {{listener_->fd(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
-    if (::poll(waits, 2, static_cast<int>(std::min(left, kLongest).count())) < 0 && errno != EINTR)
+    // A source that has gone opens no more connections.
+    const int main = connection_ == nullptr ? -1 : connection_->channel->fd();
+    pollfd waits[] = {{listener_->fd(), POLLIN, 0}, {wake_.get(), POLLIN, 0}, {main, POLLRDHUP, 0}};
+    const auto longest = static_cast<int>(std::min(left, kLongest).count());
+    if (::poll(waits, std::size(waits), longest) < 0 && errno != EINTR)
       return FailErrno("waiting for a migration");
+    if (waits[2].revents != 0) {
+      return Fail(Error(Errc::kSystem,
+                        fmt::format("{}: the other side closed the connection before all others "
+                                    "were open",
+                                    connection_->channel->peer()),
+                        {}, EPIPE));
+    }
     eventfd_t count = 0;
     if (waits[1].revents != 0) (void)::eventfd_read(wake_.get(), &count);
     if ((waits[0].revents & (POLLIN | POLLERR | POLLHUP)) == 0) continue;

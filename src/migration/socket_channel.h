@@ -28,6 +28,7 @@ class SocketChannel final : public Channel {
   /// Over TCP the kernel watches, too: a peer that is gone is noticed without anything to send.
   void SetStallTimeout(std::chrono::milliseconds timeout) override;
   const std::string& peer() const noexcept override { return peer_; }
+  int fd() const noexcept override { return fd_.get(); }
 
   /// Passes a descriptor on with one byte of the stream. @return kInvalidArgument where the channel
   /// is no Unix socket

@@ -56,6 +56,7 @@ class TlsChannel final : public Channel {
   void Shutdown() noexcept override { inner_->Shutdown(); }
   void SetStallTimeout(milliseconds timeout) override { inner_->SetStallTimeout(timeout); }
   const std::string& peer() const noexcept override { return inner_->peer(); }
+  int fd() const noexcept override { return inner_->fd(); }
   bool encrypted() const noexcept override { return true; }
 
  private:

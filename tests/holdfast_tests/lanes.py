@@ -256,7 +256,7 @@ _MEMORY = ("*LinuxBoot*bzimage*:*LinuxMemory*:*LinuxNuma*:*LinuxConversion*:*Lin
            "*LinuxPatternSnapshot*:*LinuxMigration*:*LinuxLifecycle*:*LinuxPci*:*LinuxFirmware*")
 _DEVICES = ("*LinuxBoot*pvh*:*LinuxDisk*:*LinuxDevices*:*LinuxNet*:*LinuxVhostUser*:*LinuxDebian*:"
             "*LinuxSnapshot.FourCpus*:*LinuxMigration.ALoadedGuestGoesOnWhileItsPagesFollow")
-_WITHOUT_LINUX = "Native*:CloneTest.*:Ctl.*:BadInput.*:*Garbage*"
+_WITHOUT_LINUX = "*Native*:CloneTest.*:Ctl.*:BadInput.*:*Garbage*"
 _BOOT = "*LinuxBoot*pvh_bound_4cpu_256M"
 _LINUX = "*Linux*"
 _LAB_ROUNDS = (

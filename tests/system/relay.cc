@@ -32,8 +32,11 @@ UniqueFd Socket() {
 
 }  // namespace
 
-Relay::Relay(const std::string& path, std::string target)
-    : target_(std::move(target)), listener_(Socket()), stop_(::eventfd(0, EFD_CLOEXEC)) {
+Relay::Relay(const std::string& path, std::string target, Break when)
+    : target_(std::move(target)),
+      break_(std::move(when)),
+      listener_(Socket()),
+      stop_(::eventfd(0, EFD_CLOEXEC)) {
   const sockaddr_un address = At(path);
   constexpr int kBacklog = 16;
   EXPECT_EQ(::bind(listener_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0)
@@ -115,10 +118,18 @@ bool Relay::Pass(Line& line, const UniqueFd& from, const UniqueFd& to) {
   std::string_view bytes(buffer.data(), static_cast<std::size_t>(got));
   const bool back = &from == &line.far;
   if (back) bytes = bytes.substr(0, Look(line, bytes));
+  const std::uint64_t left = break_.after - std::min(break_.after, passed_.load());
+  bytes = bytes.substr(0, std::min<std::uint64_t>(left, bytes.size()));
   for (std::size_t at = 0; at < bytes.size();) {
     const ssize_t sent = ::send(to.get(), bytes.data() + at, bytes.size() - at, MSG_NOSIGNAL);
     if (sent < 0) return false;
     at += static_cast<std::size_t>(sent);
+  }
+  const bool whole = passed_ < break_.after;
+  passed_ += bytes.size();
+  if (whole && passed_ == break_.after) {
+    if (break_.also) break_.also();
+    return false;
   }
   if (!back || line.requests != cut_after_ || line.skip != 0) return true;
   cut_after_ = -1;

@@ -5,9 +5,13 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace holdfast::test {
@@ -18,8 +22,14 @@ namespace holdfast::test {
 /// Thread-safety: any thread.
 class Relay {
  public:
+  /// When the cable breaks by itself, and what happens with it, on the relay's thread.
+  struct Break {
+    std::uint64_t after = std::numeric_limits<std::uint64_t>::max();  ///< bytes, both ways together
+    std::function<void()> also = {};
+  };
   /// Listens at `path` at once; `target` is there when the first connection comes.
-  Relay(const std::string& path, std::string target);
+  Relay(const std::string& path, std::string target) : Relay(path, std::move(target), {}) {}
+  Relay(const std::string& path, std::string target, Break when);
   Relay(const Relay&) = delete;
   Relay& operator=(const Relay&) = delete;
   ~Relay();
@@ -33,6 +43,8 @@ class Relay {
     stall_ = true;
     cut_after_ = requests;
   }
+  /// Bytes that have passed, both ways together.
+  std::uint64_t passed() const { return passed_; }
 
  private:
   struct Line {
@@ -53,9 +65,11 @@ class Relay {
   bool Pass(Line& line, const UniqueFd& from, const UniqueFd& to);
 
   const std::string target_;
+  const Break break_;
   UniqueFd listener_;
-  UniqueFd stop_;                    // an eventfd
-  std::atomic<int> cut_after_ = -1;  // never
+  UniqueFd stop_;                          // an eventfd
+  std::atomic<std::uint64_t> passed_ = 0;  // bytes
+  std::atomic<int> cut_after_ = -1;        // never
   std::atomic<bool> stall_ = false;
   bool stalled_ = false;     // the thread's
   std::vector<Line> lines_;  // the thread's
