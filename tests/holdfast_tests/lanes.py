@@ -25,7 +25,8 @@ SANITIZED = ("asan", "tsan")
 # is one thread; both programs are in the fuzz build for clang's warnings.
 TARGETS = {"asan": ("holdfast", "unit_tests"),
            "tsan": ("holdfast", "base_test", "block_test", "control_test", "devices_test",
-                    "machine_test", "memory_test", "net_test", "pci_test", "virtio_test"),
+                    "machine_test", "memory_test", "migration_test", "net_test", "pci_test",
+                    "virtio_test"),
            "fuzz": ("holdfast", "holdfastctl", "fuzz_targets")}
 # A sanitizer's report must end the program with a status of its own, also in children.
 _SANITIZER_ENV = {"ASAN_OPTIONS": "abort_on_error=0:exitcode=99",
