@@ -10,7 +10,10 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <span>
 #include <string_view>
+
+#include "base/write_all.h"
 
 namespace holdfast::apps {
 namespace {
@@ -41,17 +44,11 @@ void MakeFolders(const std::string& path) {
     ::mkdir(path.substr(0, slash).c_str(), S_IRWXU);  // one that cannot be made shows at open()
 }
 
-Status WriteAll(const std::string& path, std::string_view text) {
+Status WriteFile(const std::string& path, std::string_view text) {
   const UniqueFd fd(
       ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, S_IRUSR | S_IWUSR));
   if (!fd) return FailErrno(fmt::format("cannot write '{}'", path));
-  while (!text.empty()) {
-    const ssize_t written = ::write(fd.get(), text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return FailErrno(fmt::format("cannot write '{}'", path));
-    text.remove_prefix(static_cast<std::size_t>(written));
-  }
-  return {};
+  return WriteAll(fd.get(), std::as_bytes(std::span(text)), fmt::format("'{}'", path));
 }
 
 }  // namespace
@@ -95,7 +92,7 @@ Status AddToQmpHistory(const std::string& path, std::span<const std::string> lin
   MakeFolders(path);
   // Whoever reads it meanwhile finds the old file or the new one, whole.
   const std::string draft = fmt::format("{}.{}", path, ::getpid());
-  HF_TRY_STATUS(WriteAll(draft, text));
+  HF_TRY_STATUS(WriteFile(draft, text));
   if (std::rename(draft.c_str(), path.c_str()) != 0) {
     const int error = errno;
     ::unlink(draft.c_str());

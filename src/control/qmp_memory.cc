@@ -17,6 +17,7 @@
 #include <span>
 #include <vector>
 
+#include "base/write_all.h"
 #include "control/qmp_commands.h"
 #include "machine/machine.h"
 #include "object/json_value.h"
@@ -99,16 +100,6 @@ struct Piece {
 };
 using Locate = std::function<Result<std::optional<Piece>>(std::uint64_t offset)>;
 
-Status WriteAll(int fd, std::span<const std::byte> data, const std::string& path) {
-  while (!data.empty()) {
-    const ssize_t written = ::write(fd, data.data(), data.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return FailErrno(fmt::format("writing memory to '{}' failed", path));
-    data = data.subspan(static_cast<std::size_t>(written));
-  }
-  return {};
-}
-
 // Saves guest RAM. The whole range is held before the file is touched, so that a wrong one, or one
 // with a private page in it, does not cost the file that was there.
 QmpResult Save(VmContext& vm, const Json& arguments, const Locate& locate) {
@@ -154,7 +145,8 @@ QmpResult Save(VmContext& vm, const Json& arguments, const Locate& locate) {
   // Copied first: the guest may change the bytes while they are written.
   for (std::uint64_t done = 0; done < held.size();) {
     const std::size_t now = held.CopyOut(done, buffer);
-    HF_QMP_TRY_STATUS(WriteAll(file.get(), std::span(buffer).first(now), path));
+    HF_QMP_TRY_STATUS(
+        WriteAll(file.get(), std::span(buffer).first(now), fmt::format("memory to '{}'", path)));
     done += now;
   }
   return Json::object();
