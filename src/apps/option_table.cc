@@ -338,10 +338,11 @@ constexpr OptionSpec kTable[] = {
     {"incoming",
      {},
      "defer|tcp:host:port|unix:path|fd:number|exec:command|"
-     "file:path[,prefault=on|off][,bandwidth=size][,new-mac=on|off]",
+     "file:path[,prefault=on|off][,bandwidth=size][,new-mac=on|off]|{json channel}",
      kRun,
      "waits for a guest that another monitor sends ('migrate'), there or where migrate-incoming "
-     "says; file: goes on where the machine stood that the snapshot is of. Its other options are "
+     "says; file: goes on where the machine stood that the snapshot is of; a channel of the type "
+     "cpr takes over the guest of a monitor of this host with its memory. Its other options are "
      "repeated here",
      ParseIncoming},
     {"loadvm", {}, "name", kRun, "the same with what savevm NAME has saved", ParseLoadvm},

@@ -34,6 +34,10 @@ Result<ChannelAddresses> ReadAddresses(const Json& arguments, std::string_view c
 QmpResult Migrate(VmContext& vm, const Json& arguments) {
   HF_QMP_TRY(const ChannelAddresses to, ReadAddresses(arguments, "migrate"));
   const bool resume = arguments.value("resume", false);
+  if (resume && to.cpr) {
+    return QmpFail("a migration that is resumed has no channel of the type 'cpr'",
+                   "Leave the channel out.");
+  }
   HF_QMP_TRY_STATUS(resume ? vm.migration().Resume(to.main) : vm.migration().Migrate(to));
   return Json::object();
 }

@@ -74,8 +74,10 @@ Status Machine::Impl::Resume() {
 
 void Machine::Impl::Pause(RunState state) {
   const bool stands = state_ == RunState::kSaveVm || state_ == RunState::kRestoreVm ||
-                      state_ == RunState::kFinishMigrate || state == RunState::kPostMigrate;
-  if (state_ != RunState::kRunning && !stands) return;
+                      state_ == RunState::kFinishMigrate;
+  // One that a user has stopped leaves as well. What the guest has ended in stays to be seen.
+  const bool leaves = state_ == RunState::kPaused && state == RunState::kPostMigrate;
+  if (state_ != RunState::kRunning && !stands && !leaves) return;
   StopVcpus();
   SetState(state);
 }

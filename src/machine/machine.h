@@ -111,8 +111,8 @@ class Machine {
   /// Reset() must come first, from kInMigrate LoadState().
   Status Resume();
   /// Stops all vCPUs and waits until they stand (`stop`); nothing if they stand already,
-  /// but for a machine in kSaveVm, kRestoreVm or kFinishMigrate, and for one that leaves
-  /// (kPostMigrate): it stands for `state` from then on.
+  /// but for a machine in kSaveVm, kRestoreVm or kFinishMigrate, and for one in kPaused
+  /// that leaves (kPostMigrate): it stands for `state` from then on.
   /// @param state  kPaused, or kIoError for a disk that cannot go on, or kWatchdog, kSaveVm,
   ///               kRestoreVm, kFinishMigrate, kPostMigrate
   void Pause(RunState state = RunState::kPaused);

@@ -13,9 +13,9 @@ AutoConverge::AutoConverge(const Parameters& parameters)
       tailslow_(parameters.cpu_throttle_tailslow) {}
 
 std::optional<unsigned> AutoConverge::PassEnded(std::uint64_t sent, std::uint64_t written) {
-  constexpr unsigned kPatience = 2;  // bad passes
+  constexpr unsigned kBadPasses = 2;  // bad passes
   const double allowed = static_cast<double>(sent) * threshold_ / 100;
-  if (static_cast<double>(written) <= allowed || ++bad_passes_ < kPatience) return std::nullopt;
+  if (static_cast<double>(written) <= allowed || ++bad_passes_ < kBadPasses) return std::nullopt;
   bad_passes_ = 0;
   const unsigned next = Next(allowed, static_cast<double>(written));
   if (next == percent_) return std::nullopt;

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,23 +14,14 @@
 #include <span>
 #include <utility>
 
-#include "base/event_loop.h"
 #include "base/log.h"
+#include "base/read_file.h"
+#include "base/write_all.h"
 
 namespace holdfast::migration {
 namespace {
 
 constexpr const char* kVariable = "HOLDFAST_TAKEOVER_FD";
-
-Status WriteAll(int fd, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t wrote = ::write(fd, bytes.data(), bytes.size());
-    if (wrote < 0 && errno == EINTR) continue;
-    if (wrote <= 0) return FailErrno("writing the machine's state");
-    bytes = bytes.subspan(static_cast<std::size_t>(wrote));
-  }
-  return {};
-}
 
 // Leaves descriptors open over an exec; closed by it again where there is none.
 class LeftOpen {
@@ -75,61 +65,6 @@ Result<std::string> FindProgram(const std::string& name) {
   }
 }
 
-class Exec {
- public:
-  Exec(const Subject& subject, const std::string& program, const std::vector<std::string>& command)
-      : subject_(subject), program_(program), command_(command) {}
-
-  // Returns only if this process goes on.
-  Error Run() {
-    machine::Machine& machine = subject_.machine;
-    const bool ran = machine.running();
-    const std::uint64_t stopped_at = CprClock();
-    if (ran) machine.Pause(machine::RunState::kSaveVm);
-    Status failed = Become(ran ? stopped_at : 0);
-    if (ran) {
-      if (auto resumed = machine.Resume(); !resumed) log::Error(resumed.error());
-    }
-    return std::move(failed).error();
-  }
-
- private:
-  // As Run(): never without an error.
-  Status Become(std::uint64_t stopped_at) {
-    if (subject_.flush_disks) HF_TRY_STATUS(subject_.flush_disks());
-    CprState state{.creator = subject_.creator, .stopped_at = stopped_at};
-    HF_TRY(state.sections, subject_.machine.SaveState());
-    LeftOpen left_open;
-    for (const KeptFd& kept : KeptFds(subject_)) {
-      HF_TRY_STATUS(left_open.Add(kept.fd, kept.name));
-      state.fds.push_back({kept.name, static_cast<std::uint32_t>(kept.fd)});
-    }
-    const UniqueFd memfd(::memfd_create("holdfast-state", MFD_CLOEXEC));
-    if (!memfd) return FailErrno("a memfd for the machine's state");
-    HF_TRY_STATUS(left_open.Add(memfd.get(), "state"));
-    HF_TRY_STATUS(WriteAll(memfd.get(), EncodeCprState(std::move(state))));
-
-    std::vector<std::string> words = command_;
-    std::vector<char*> arguments;
-    for (std::string& word : words) arguments.push_back(word.data());
-    arguments.push_back(nullptr);
-    std::string variable = fmt::format("{}={}", kVariable, memfd.get());
-    std::vector<char*> environment;
-    for (char** each = environ; *each != nullptr; ++each) environment.push_back(*each);
-    environment.push_back(variable.data());
-    environment.push_back(nullptr);
-    if (subject_.before_exec) subject_.before_exec();
-    ::execve(program_.c_str(), arguments.data(), environment.data());
-    return Fail(Error::FromErrno(fmt::format("cannot execute '{}'", words.front()), errno)
-                    .WithHint("The guest runs on; set cpr-exec-command to a program that is there "
-                              "and may be executed."));
-  }
-
-  const Subject& subject_;
-  const std::string& program_;
-  const std::vector<std::string>& command_;
-};
-
 Result<int> ParseFd(std::string_view text) {
   int fd = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), fd);
@@ -141,28 +76,9 @@ Result<int> ParseFd(std::string_view text) {
   return fd;
 }
 
-Result<std::vector<std::byte>> ReadWhole(int fd) {
-  struct stat info{};
-  if (::fstat(fd, &info) != 0) return FailErrno("looking at the state of the other monitor");
-  const auto size = static_cast<std::uint64_t>(std::max<off_t>(info.st_size, 0));
-  if (!S_ISREG(info.st_mode) || size > kMostCprBytes + CprHead::kSize) {
-    return Fail(Errc::kMalformed, fmt::format("{} names no state of a monitor", kVariable));
-  }
-  std::vector<std::byte> bytes(size);
-  for (std::size_t at = 0; at < bytes.size();) {
-    const ssize_t got = ::pread(fd, bytes.data() + at, bytes.size() - at, static_cast<off_t>(at));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return FailErrno("reading the state of the other monitor");
-    if (got == 0) bytes.resize(at);
-    at += static_cast<std::size_t>(got);
-  }
-  return bytes;
-}
-
 }  // namespace
 
-Status StartCprExec(const Subject& subject, std::vector<std::string> command,
-                    std::function<void(Status)> failed) {
+Result<CprExec> CprExec::Prepare(const Subject& subject, std::vector<std::string> command) {
   if (command.empty() || command.front().empty()) {
     return Fail(Errc::kInvalidArgument, "cpr-exec mode requires setting cpr-exec-command",
                 "Set it to the program and its options, as a list of words.");
@@ -170,13 +86,51 @@ Status StartCprExec(const Subject& subject, std::vector<std::string> command,
   HF_TRY_STATUS(CheckCpr(subject));
   if (subject.may_exec) HF_TRY_STATUS(subject.may_exec());
   HF_TRY(std::string program, FindProgram(command.front()));
-  // Not at once: whoever asked for it gets his answer first.
-  subject.loop.Post([subject, program = std::move(program), command = std::move(command),
-                     failed = std::move(failed)] {
-    Error error = Exec(subject, program, command).Run();
-    if (failed) failed(Fail(std::move(error)));
-  });
-  return {};
+  return CprExec(subject, std::move(program), std::move(command));
+}
+
+Error CprExec::Run() const {
+  machine::Machine& machine = subject_.machine;
+  const bool ran = machine.running();
+  const std::uint64_t stopped_at = CprClock();
+  if (ran) machine.Pause(machine::RunState::kSaveVm);
+  Status failed = Become(ran ? stopped_at : 0);
+  if (ran) {
+    if (auto resumed = machine.Resume(); !resumed) log::Error(resumed.error());
+  }
+  return std::move(failed).error();
+}
+
+// As Run(): never without an error.
+Status CprExec::Become(std::uint64_t stopped_at) const {
+  if (subject_.flush_disks) HF_TRY_STATUS(subject_.flush_disks());
+  CprState state{.creator = subject_.creator, .stopped_at = stopped_at};
+  HF_TRY(state.sections, subject_.machine.SaveState());
+  LeftOpen left_open;
+  for (const KeptFd& kept : KeptFds(subject_)) {
+    HF_TRY_STATUS(left_open.Add(kept.fd, kept.name));
+    state.fds.push_back({kept.name, static_cast<std::uint32_t>(kept.fd)});
+  }
+  const UniqueFd memfd(::memfd_create("holdfast-state", MFD_CLOEXEC));
+  if (!memfd) return FailErrno("a memfd for the machine's state");
+  HF_TRY_STATUS(left_open.Add(memfd.get(), "state"));
+  HF_TRY_STATUS(
+      WriteAll(memfd.get(), EncodeCprState(std::move(state)), "the state for the new monitor"));
+
+  std::vector<std::string> words = command_;
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  std::string variable = fmt::format("{}={}", kVariable, memfd.get());
+  std::vector<char*> environment;
+  for (char** each = environ; *each != nullptr; ++each) environment.push_back(*each);
+  environment.push_back(variable.data());
+  environment.push_back(nullptr);
+  if (subject_.before_exec) subject_.before_exec();
+  ::execve(program_.c_str(), arguments.data(), environment.data());
+  return Fail(Error::FromErrno(fmt::format("cannot execute '{}'", words.front()), errno)
+                  .WithHint("The guest runs on; set cpr-exec-command to a program that is there "
+                            "and may be executed."));
 }
 
 Result<std::optional<Takeover>> TakeoverFromEnvironment() {
@@ -186,7 +140,9 @@ Result<std::optional<Takeover>> TakeoverFromEnvironment() {
   ::unsetenv(kVariable);  // NOLINT(concurrency-mt-unsafe): no child of this process is one, too
   HF_TRY(const int fd, ParseFd(number));
   const UniqueFd memfd(fd);
-  HF_TRY(const std::vector<std::byte> bytes, ReadWhole(memfd.get()));
+  HF_TRY(
+      const std::vector<std::byte> bytes,
+      ReadWholeFile(fmt::format("/proc/self/fd/{}", memfd.get()), kMostCprBytes + CprHead::kSize));
   HF_TRY(const CprHead head, DecodeCprHead(bytes));
   Takeover takeover;
   HF_TRY(takeover.state, DecodeCprState(head, std::span(bytes).subspan(CprHead::kSize)));

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <functional>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <holdfast/error.h>
@@ -15,16 +16,30 @@
 
 namespace holdfast::migration {
 
-/// `mode=cpr-exec`: this process becomes another monitor, which goes on with the guest. Soon, from
-/// the loop: the guest stands, its state is saved, and `command` is executed with the descriptors
-/// of KeptFds() left open. RAM stays where it is.
+/// `mode=cpr-exec`: this process becomes another monitor, which goes on with the guest. RAM stays
+/// where it is.
 ///
-/// @param command  `cpr-exec-command`: the program, looked for in PATH, and what it is given
-/// @param failed   called on the main thread if this process goes on: the guest then runs again if
-///                 it ran. Everything up to the execve itself can fail so.
-/// @return what is in the way, with nothing changed; then `failed` is not called
-Status StartCprExec(const Subject& subject, std::vector<std::string> command,
-                    std::function<void(Status)> failed);
+/// Thread-safety: the main thread.
+class CprExec {
+ public:
+  /// @param command  `cpr-exec-command`: the program, looked for in PATH, and what it is given
+  /// @return what is in the way, with nothing changed
+  static Result<CprExec> Prepare(const Subject& subject, std::vector<std::string> command);
+
+  /// The guest stands, its state is saved, and the program is executed with the descriptors of
+  /// KeptFds() left open. Returns only if this process goes on: the guest then runs again if it
+  /// ran. Everything up to the execve itself can fail so.
+  Error Run() const;
+
+ private:
+  CprExec(const Subject& subject, std::string program, std::vector<std::string> command)
+      : subject_(subject), program_(std::move(program)), command_(std::move(command)) {}
+  Status Become(std::uint64_t stopped_at) const;
+
+  Subject subject_;
+  std::string program_;
+  std::vector<std::string> command_;
+};
 
 class CprArrival;
 
@@ -34,7 +49,7 @@ struct Takeover {
   InheritedFds fds;
   std::shared_ptr<CprArrival> arrival = nullptr;  ///< over a socket
 };
-/// Whether this process is to take over a guest: reads what StartCprExec() left, once, before any
+/// Whether this process is to take over a guest: reads what CprExec::Run() left, once, before any
 /// thread exists. @return kMalformed for damage; empty for a process that starts like any other
 Result<std::optional<Takeover>> TakeoverFromEnvironment();
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "migration/patience.h"
 
 namespace holdfast::migration {
 namespace {
@@ -15,11 +16,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-// For a source that has something to do first, and for one that only has to say so: the guest's
-// disks are held for nobody meanwhile.
-constexpr seconds kPatience{60};
+// For a source that only has to say so: the guest's disks are held for nobody meanwhile.
 constexpr seconds kHandOver{20};
-constexpr std::chrono::hours kNoLimit{24 * 365};
 
 }  // namespace
 

@@ -13,19 +13,11 @@
 
 #include "base/log.h"
 #include "migration/incoming.h"
+#include "migration/patience.h"
 
 namespace holdfast::migration {
-namespace {
 
 using std::chrono::milliseconds;
-using std::chrono::seconds;
-
-constexpr seconds kGreeting{10};
-constexpr seconds kPatience{60};
-constexpr seconds kStall{30};
-constexpr std::chrono::hours kNoLimit{24 * 365};
-
-}  // namespace
 
 // ---- On the migration's thread ------------------------------------------------------------------
 

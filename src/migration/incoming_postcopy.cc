@@ -8,16 +8,9 @@
 
 #include "base/log.h"
 #include "migration/incoming.h"
+#include "migration/patience.h"
 
 namespace holdfast::migration {
-namespace {
-
-using std::chrono::seconds;
-
-constexpr seconds kPatience{60};
-constexpr std::chrono::hours kNoLimit{24 * 365};
-
-}  // namespace
 
 // ---- What the main thread asks ------------------------------------------------------------------
 

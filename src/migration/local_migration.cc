@@ -12,7 +12,7 @@
 namespace holdfast::migration {
 
 LocalMigration::LocalMigration(const Subject& subject, Events events)
-    : subject_(subject), events_(std::move(events)) {
+    : subject_(subject), events_(std::move(events)), main_(subject.loop) {
   const DirtyPages pages(subject.memory);
   for (const auto& entry : pages.blocks()) info_.ram_total += entry.block->size();
 }
@@ -51,11 +51,9 @@ Result<std::unique_ptr<LocalMigration>> LocalMigration::ToProgram(const Subject&
                                                                   std::vector<std::string> command,
                                                                   Events events) {
   std::unique_ptr<LocalMigration> job(new LocalMigration(subject, std::move(events)));
-  HF_TRY_STATUS(StartCprExec(
-      subject, std::move(command),
-      [raw = job.get(), alive = std::weak_ptr<char>(job->alive_)](const Status& failed) {
-        if (!alive.expired()) raw->Ended(failed);
-      }));
+  HF_TRY(CprExec exec, CprExec::Prepare(subject, std::move(command)));
+  // Not at once: whoever asked for it gets his answer first.
+  job->main_.Post([raw = job.get(), exec = std::move(exec)] { raw->Ended(Fail(exec.Run())); });
   job->info_.status = MigrationStatus::kActive;
   return job;
 }

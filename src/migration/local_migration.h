@@ -10,6 +10,7 @@
 #include <holdfast/error.h>
 
 #include "migration/cpr_transfer.h"
+#include "migration/main_thread.h"
 #include "migration/migration_info.h"
 #include "migration/save_job.h"
 
@@ -58,8 +59,7 @@ class LocalMigration {
   const Subject subject_;
   const Events events_;
   const Clock::time_point started_ = Clock::now();
-  // Outlived by what StartCprExec() has queued, if the monitor ends first.
-  const std::shared_ptr<char> alive_ = std::make_shared<char>();
+  MainThread main_;
   MigrationInfo info_{.status = MigrationStatus::kSetup};
   bool cancelled_ = false;
   // One of them, or with cpr-exec none.

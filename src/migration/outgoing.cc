@@ -9,15 +9,14 @@
 #include <system_error>
 #include <utility>
 
+#include "migration/patience.h"
+
 namespace holdfast::migration {
 namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-// For a peer that has something to do before it can answer, and one that has nothing.
-constexpr seconds kPatience{60};
-constexpr seconds kStall{30};
 // How often somebody who waits says that it is still there.
 constexpr seconds kAliveEvery{5};
 

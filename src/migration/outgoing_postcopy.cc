@@ -10,14 +10,9 @@
 
 #include "base/log.h"
 #include "migration/outgoing.h"
+#include "migration/patience.h"
 
 namespace holdfast::migration {
-namespace {
-
-constexpr std::chrono::seconds kPatience{60};
-constexpr std::chrono::hours kNoLimit{24 * 365};
-
-}  // namespace
 
 // ---- What the main thread asks ------------------------------------------------------------------
 

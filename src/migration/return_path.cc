@@ -6,14 +6,9 @@
 #include <cerrno>
 #include <system_error>
 
+#include "migration/patience.h"
+
 namespace holdfast::migration {
-namespace {
-
-// The destination speaks when there is something to say: whoever waits for an answer knows for how
-// long.
-constexpr std::chrono::hours kNoLimit{24 * 365};
-
-}  // namespace
 
 Result<std::unique_ptr<ReturnPath>> ReturnPath::Start(Channel& channel,
                                                       std::span<const std::uint64_t> block_sizes,

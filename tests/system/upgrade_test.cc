@@ -53,7 +53,7 @@ TEST_F(NativeUpgrade, TheGuestGoesOnWhenItsMonitorBecomesAnotherProgram) {
     for (int i = 0; i < 2; ++i) {
       if (i > 0) Set("a", "mode=cpr-exec");
       Set("a", Command(Arguments{MonitorPath()} + Guest("a", memory)));
-      (void)Qmp("a", {"migrate", "uri=file:unused"});
+      EXPECT_EQ(Qmp("a", {"migrate", "uri=file:unused"}), "{}\n");
       ASSERT_TRUE(monitor.WaitForError("took the guest over from holdfast"));
       ASSERT_TRUE(monitor.WaitForError(" 0 pages were copied"));
       ExpectRight(monitor);
