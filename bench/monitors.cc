@@ -9,8 +9,8 @@
 
 namespace holdfast::bench {
 
-Folder::Folder() {
-  std::string name = (std::filesystem::temp_directory_path() / "bench-XXXXXX").string();
+Folder::Folder(const std::filesystem::path& where) {
+  std::string name = (std::filesystem::absolute(where) / "bench-XXXXXX").string();
   if (::mkdtemp(name.data()) != nullptr) path_ = name;
 }
 

@@ -9,10 +9,11 @@
 
 namespace holdfast::bench {
 
-/// A folder that goes with the object.
+/// A folder of its own, that goes with the object.
 class Folder {
  public:
-  Folder();
+  /// @param where  the folder that it is made in
+  explicit Folder(const std::filesystem::path& where = std::filesystem::temp_directory_path());
   Folder(const Folder&) = delete;
   Folder& operator=(const Folder&) = delete;
   ~Folder();

@@ -25,6 +25,7 @@
 #include "migration/parallel.h"
 #include "migration/snapshot_reader.h"
 #include "migration/snapshot_writer.h"
+#include "monitors.h"
 #include "process.h"
 #include "report.h"
 
@@ -45,25 +46,6 @@ constexpr double kMega = 1e6;
 double MegabytesPerSecond(steady_clock::time_point start) {
   return static_cast<double>(kSize) / kMega / duration<double>(steady_clock::now() - start).count();
 }
-
-// A folder of its own in the working directory, whose file system is measured.
-class Folder {
- public:
-  Folder() {
-    std::string name = "snapshot-bench-XXXXXX";
-    if (::mkdtemp(name.data()) != nullptr) path_ = std::filesystem::absolute(name);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  ~Folder() {
-    std::error_code ignored;
-    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
-  }
-  std::string operator/(std::string_view name) const { return (path_ / name).string(); }
-
- private:
-  std::filesystem::path path_;
-};
 
 Result<std::unique_ptr<RamBlock>> FullMemory() {
   HF_TRY(auto block, RamBlock::CreateMemfd("pc.ram", kSize));
@@ -200,7 +182,7 @@ int main(int argc, char** argv) {
     return 1;
   }
   Report report("snapshot_bench", rounds, argc == 4 ? argv[3] : "");
-  const Folder folder;
+  const Folder folder(".");  // whose file system is measured
   if (report.Wants("snapshot_") || report.Wants("restore_eager")) CompareFiles(report, folder);
   if (report.Wants("restore_lazy_constant")) CompareLazy(report, folder, argv[2]);
   return report.exit_status();

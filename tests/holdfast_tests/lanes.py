@@ -249,6 +249,7 @@ class _Round:
     program: str
     short: dict[str, str]  # GoogleTest filters by kernel; one without a filter has no such round
     long: str
+    natively: str = ""  # what the native lane runs instead, where it can, of the short form
 
 
 # The short form shares the work out: memory and what moves it on the oldest kernel that is served,
@@ -257,12 +258,12 @@ _MEMORY = ("*LinuxBoot*bzimage*:*LinuxMemory*:*LinuxNuma*:*LinuxConversion*:*Lin
            "*LinuxPatternSnapshot*:*LinuxMigration*:*LinuxLifecycle*:*LinuxPci*:*LinuxFirmware*")
 _DEVICES = ("*LinuxBoot*pvh*:*LinuxDisk*:*LinuxDevices*:*LinuxNet*:*LinuxVhostUser*:*LinuxDebian*:"
             "*LinuxSnapshot.FourCpus*:*LinuxMigration.ALoadedGuestGoesOnWhileItsPagesFollow")
-_WITHOUT_LINUX = "*Native*:CloneTest.*:Ctl.*:BadInput.*:*Garbage*"
 _BOOT = "*LinuxBoot*pvh_bound_4cpu_256M"
 _LINUX = "*Linux*"
 _LAB_ROUNDS = (
     _Round("release", "kvm_test", {"6.18": "*", "newest": "*"}, "*"),
-    _Round("release", "system_test", {"6.18": _MEMORY, "newest": _DEVICES}, "*"),
+    _Round("release", "system_test", {"6.18": _MEMORY, "newest": _DEVICES}, "*",
+           natively="*Native*:CloneTest.*:Ctl.*:BadInput.*:*Garbage*"),
     _Round("asan", "system_test", {"6.18": _BOOT}, _LINUX),
     _Round("tsan", "system_test", {"newest": _BOOT}, _LINUX))
 
@@ -298,9 +299,8 @@ def _lab_round(kernel: str, what: _Round, plan: Plan) -> Counts:
     every = what.long
     if _shares_work(kernel, plan):
         every = what.short[kernel]
-        # What needs no Linux the native lane runs, where there is one.
-        if every == _DEVICES and _lacks_natively():
-            every += f":{_WITHOUT_LINUX}"
+        if what.natively and kernel == LAB_KERNELS[-1] and _lacks_natively():
+            every += f":{what.natively}"
     counts = Counts()
     done: list[str] = []
     for lab_number in range(1, _MOST_LABS + 1):

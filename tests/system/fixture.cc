@@ -24,6 +24,12 @@ Arguments operator+(Arguments left, const Arguments& right) {
                                        << monitor.Describe();
 }
 
+bool WaitForFile(const std::string& path) {
+  constexpr int kTries = 300'000;
+  for (int i = 0; i < kTries && !std::filesystem::exists(path); ++i) ::usleep(1000);
+  return std::filesystem::exists(path);
+}
+
 std::string ReadAll(const std::string& path) {
   std::ostringstream content;
   content << std::ifstream(path, std::ios::binary).rdbuf();

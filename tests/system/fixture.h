@@ -55,6 +55,8 @@ class NativeTest : public SystemTest {
 /// Lets hello's exit status become the monitor's.
 inline const Arguments kDebugExit = {"-device", "isa-debug-exit"};
 
+/// Waits until a file is there: a socket that somebody listens on. @return whether it came in time
+bool WaitForFile(const std::string& path);
 /// The content of a file; empty if there is none.
 std::string ReadAll(const std::string& path);
 

@@ -48,8 +48,7 @@ std::string NativeMigration::Qmp(const std::string& name, const Arguments& comma
 }
 
 void NativeMigration::WaitUntilItListens(std::string_view socket) const {
-  constexpr int kTries = 100'000;
-  for (int i = 0; i < kTries && !std::filesystem::exists(Path(socket)); ++i) ::usleep(1000);
+  EXPECT_TRUE(WaitForFile(Path(socket))) << "nobody listens at " << socket;
 }
 
 std::string NativeMigration::WaitForStatus(const std::string& name,

@@ -8,7 +8,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "system/device_guest.h"
@@ -108,11 +107,6 @@ class LinuxMigration : public LinuxSnapshot {
       monitor = std::move(next);
       ASSERT_NO_FATAL_FAILURE(ExpectRounds(*monitor, 2));
     }
-  }
-  static bool WaitForFile(const std::string& path) {
-    constexpr int kTries = 300'000;
-    for (int i = 0; i < kTries && !std::filesystem::exists(path); ++i) ::usleep(1000);
-    return std::filesystem::exists(path);
   }
 };
 
