@@ -12,6 +12,8 @@ from holdfast_lab.vm import Machine
 
 # How many images of a kind stay: enough for a few checkouts that share the cache.
 _KEEP = 6
+# Payload images hold a whole build each.
+_KEEP_PAYLOADS = 2
 
 
 def guest_initrd(kernel: kernels.Kernel) -> Path:
@@ -75,5 +77,5 @@ def prepare(kernel_name: str | None, payload: list[tuple[Path, str]],
         base_image = ext4_image(base, folder, "lab-base", keep=3)
         initrd = cpio_archive(contents.initrd_tree(kernel), folder, "lab-initrd", keep=_KEEP)
         payload_image = ext4_image(contents.payload_tree(payload, base), folder, "lab-payload",
-                                   keep=_KEEP)
+                                   keep=_KEEP_PAYLOADS)
     return kernel.name, Machine(kernel.vmlinuz, initrd, base_image, payload_image, disk)
