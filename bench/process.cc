@@ -15,9 +15,11 @@
 
 #include <array>
 #include <cstdio>
-#include <cstring>
 #include <ctime>
 #include <fstream>
+#include <span>
+
+#include "base/fd_passing.h"
 
 namespace holdfast::bench {
 namespace {
@@ -45,41 +47,15 @@ int InstallFilter() {
       ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program));
 }
 
-// A message of one byte with room for one descriptor beside it.
-struct FdMessage {
-  char byte = 0;
-  iovec data{&byte, 1};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  msghdr header{};
-
-  FdMessage() {
-    header.msg_iov = &data;
-    header.msg_iovlen = 1;
-    header.msg_control = control.data();
-    header.msg_controllen = control.size();
-  }
-  FdMessage(const FdMessage&) = delete;
-  FdMessage& operator=(const FdMessage&) = delete;
-};
-
 void SendFd(int socket, int fd) {
-  FdMessage message;
-  cmsghdr* const rights = CMSG_FIRSTHDR(&message.header);
-  rights->cmsg_level = SOL_SOCKET;
-  rights->cmsg_type = SCM_RIGHTS;
-  rights->cmsg_len = CMSG_LEN(sizeof(int));
-  std::memcpy(CMSG_DATA(rights), &fd, sizeof fd);
-  if (::sendmsg(socket, &message.header, 0) < 0) ::_exit(126);
+  const std::byte mark{};
+  if (SendWithFds(socket, std::span(&mark, 1), std::span(&fd, 1), 0) < 0) ::_exit(126);
 }
 
 UniqueFd ReceiveFd(int socket) {
-  FdMessage message;
-  if (::recvmsg(socket, &message.header, MSG_CMSG_CLOEXEC) <= 0) return UniqueFd();
-  const cmsghdr* const rights = CMSG_FIRSTHDR(&message.header);
-  if (rights == nullptr || rights->cmsg_type != SCM_RIGHTS) return UniqueFd();
-  int fd = -1;
-  std::memcpy(&fd, CMSG_DATA(rights), sizeof fd);
-  return UniqueFd(fd);
+  std::byte mark{};
+  WithFds got = ReceiveWithFds(socket, std::span(&mark, 1), 1, 0);
+  return got.fds.empty() ? UniqueFd() : std::move(got.fds.front());
 }
 
 [[noreturn]] void RunChild(std::vector<char*>& argv, int output, int socket, Process::Watch watch) {

@@ -5,14 +5,13 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#include <array>
 #include <cerrno>
-#include <cstring>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "base/event_loop.h"
+#include "base/fd_passing.h"
 #include "devices/chardev.h"
 
 namespace holdfast::control {
@@ -20,33 +19,6 @@ namespace {
 
 constexpr std::size_t kChunk = std::size_t{16} << 10;  // received at once
 constexpr int kRounds = 16;                            // of work before others have a turn
-
-// As recv(), with the descriptors that came along, close-on-exec.
-ssize_t ReceiveWithFds(int socket, std::span<std::byte> into, std::vector<UniqueFd>& fds) {
-  iovec data{.iov_base = into.data(), .iov_len = into.size()};
-  alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(QmpSession::kMostFds * sizeof(int))> control;
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  ssize_t got = 0;
-  do {
-    got = ::recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-  } while (got < 0 && errno == EINTR);
-  if (got < 0) return got;
-  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
-       part = CMSG_NXTHDR(&message, part)) {
-    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
-    const std::size_t bytes = part->cmsg_len - CMSG_LEN(0);
-    for (std::size_t at = 0; at + sizeof(int) <= bytes; at += sizeof(int)) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(part) + at, sizeof fd);
-      fds.emplace_back(fd);
-    }
-  }
-  return got;
-}
 
 }  // namespace
 
@@ -130,16 +102,19 @@ bool QmpServer::SocketClient::TakeInput() {
 bool QmpServer::SocketClient::Receive() {
   if (!readable_ || ended_) return false;
   input_.resize(kChunk);
-  std::vector<UniqueFd> fds;
-  const ssize_t got = ReceiveWithFds(socket_.get(), std::as_writable_bytes(std::span(input_)), fds);
+  WithFds got;
+  do {
+    got = ReceiveWithFds(socket_.get(), std::as_writable_bytes(std::span(input_)),
+                         QmpSession::kMostFds, MSG_DONTWAIT);
+  } while (got.size < 0 && errno == EINTR);
   const int os_errno = errno;
-  input_.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
-  if (got > 0) {
-    session_.ReceiveFds(std::move(fds));
+  input_.resize(got.size > 0 ? static_cast<std::size_t>(got.size) : 0);
+  if (got.size > 0) {
+    session_.ReceiveFds(std::move(got.fds));
     return true;
   }
   readable_ = false;
-  if (got < 0 && (os_errno == EAGAIN || os_errno == EWOULDBLOCK)) return false;
+  if (got.size < 0 && (os_errno == EAGAIN || os_errno == EWOULDBLOCK)) return false;
   ended_ = true;
   session_.EndInput();
   return true;

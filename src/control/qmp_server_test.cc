@@ -10,13 +10,13 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/event_loop.h"
+#include "base/fd_passing.h"
 #include "control/passed_fds.h"
 #include "control/qmp_session.h"
 #include "devices/chardev.h"
@@ -219,24 +219,10 @@ class PassedFdsTest : public QmpServerTest {
     return {UniqueFd(ends[0]), UniqueFd(ends[1])};
   }
   void SendWith(std::string_view text, std::vector<const UniqueFd*> fds) const {
-    std::string words(text);
-    iovec data{.iov_base = words.data(), .iov_len = words.size()};
-    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(100 * sizeof(int))> control{};
-    const std::size_t bytes = fds.size() * sizeof(int);
-    msghdr message{};
-    message.msg_iov = &data;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = CMSG_SPACE(bytes);
-    cmsghdr* const part = CMSG_FIRSTHDR(&message);
-    part->cmsg_level = SOL_SOCKET;
-    part->cmsg_type = SCM_RIGHTS;
-    part->cmsg_len = CMSG_LEN(bytes);
-    for (std::size_t i = 0; i < fds.size(); ++i) {
-      const int fd = fds[i]->get();
-      std::memcpy(CMSG_DATA(part) + i * sizeof fd, &fd, sizeof fd);
-    }
-    EXPECT_EQ(::sendmsg(client_.get(), &message, MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
+    std::vector<int> numbers;
+    for (const UniqueFd* fd : fds) numbers.push_back(fd->get());
+    EXPECT_EQ(SendWithFds(client_.get(), std::as_bytes(std::span(text)), numbers, MSG_NOSIGNAL),
+              static_cast<ssize_t>(text.size()));
   }
   void Pass(std::string_view name, Pipe& pipe) {
     SendWith(Command("getfd", name), {&pipe.writing});

@@ -14,15 +14,18 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <utility>
+
+#include "base/fd_passing.h"
 
 namespace holdfast::migration {
 namespace {
 
 // Longer than a machine takes to be built on a busy host.
 constexpr timeval kPatience = {.tv_sec = 60, .tv_usec = 0};
-// The kernel takes 253 at once.
 constexpr std::size_t kFdsAtOnce = 64;
+static_assert(kFdsAtOnce <= kMostPassedFds);
 constexpr std::size_t kMostSentence = 4096;
 constexpr std::byte kFds{'F'};
 constexpr std::byte kGo{'G'};
@@ -182,22 +185,10 @@ Result<CprState> CprSocket::ReceiveState() {
 Status CprSocket::SendFds(std::span<const KeptFd> fds) {
   while (!fds.empty()) {
     const std::span<const KeptFd> now = fds.first(std::min(fds.size(), kFdsAtOnce));
-    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(kFdsAtOnce * sizeof(int))> space{};
-    std::byte mark = kFds;
-    iovec piece = {.iov_base = &mark, .iov_len = 1};
-    msghdr message{};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    message.msg_control = space.data();
-    message.msg_controllen = CMSG_SPACE(now.size() * sizeof(int));
-    cmsghdr* const control = CMSG_FIRSTHDR(&message);
-    control->cmsg_level = SOL_SOCKET;
-    control->cmsg_type = SCM_RIGHTS;
-    control->cmsg_len = CMSG_LEN(now.size() * sizeof(int));
-    for (std::size_t i = 0; i < now.size(); ++i) {
-      std::memcpy(CMSG_DATA(control) + i * sizeof(int), &now[i].fd, sizeof(int));
-    }
-    const ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL);
+    std::array<int, kFdsAtOnce> numbers{};
+    std::ranges::transform(now, numbers.begin(), &KeptFd::fd);
+    const ssize_t sent = SendWithFds(socket_.get(), std::span(&kFds, 1),
+                                     std::span(numbers).first(now.size()), MSG_NOSIGNAL);
     if (sent < 0 && errno == EINTR) continue;
     if (sent != 1) return Lost("handing descriptors to the other monitor", errno);
     fds = fds.subspan(now.size());
@@ -209,32 +200,15 @@ Result<std::vector<UniqueFd>> CprSocket::ReceiveFds(std::size_t count) {
   std::vector<UniqueFd> all;
   while (all.size() < count) {
     const std::size_t expected = std::min(count - all.size(), kFdsAtOnce);
-    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(kFdsAtOnce * sizeof(int))> space{};
     std::byte mark{};
-    iovec piece = {.iov_base = &mark, .iov_len = 1};
-    msghdr message{};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    message.msg_control = space.data();
-    message.msg_controllen = space.size();
-    const ssize_t got = ::recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return Lost("taking descriptors from the other monitor", errno);
-    const std::size_t before = all.size();
-    for (cmsghdr* control = CMSG_FIRSTHDR(&message); control != nullptr;
-         control = CMSG_NXTHDR(&message, control)) {
-      if (control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS) continue;
-      const std::size_t fds = (control->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-      for (std::size_t i = 0; i < fds; ++i) {
-        int fd = -1;
-        std::memcpy(&fd, CMSG_DATA(control) + i * sizeof(int), sizeof fd);
-        all.emplace_back(fd);
-      }
-    }
-    if (got == 0) return Fail(Closed());
-    if (mark != kFds || all.size() - before != expected || (message.msg_flags & MSG_CTRUNC) != 0) {
+    WithFds got = ReceiveWithFds(socket_.get(), std::span(&mark, 1), expected, 0);
+    if (got.size < 0 && errno == EINTR) continue;
+    if (got.size < 0) return Lost("taking descriptors from the other monitor", errno);
+    if (got.size == 0) return Fail(Closed());
+    if (mark != kFds || got.fds.size() != expected || got.more_fds) {
       return Fail(Errc::kMalformed, "the other monitor hands over other descriptors than it named");
     }
+    std::ranges::move(got.fds, std::back_inserter(all));
   }
   return all;
 }

@@ -15,7 +15,8 @@
 #include <array>
 #include <cerrno>
 #include <cstdint>
-#include <cstring>
+
+#include "base/fd_passing.h"
 
 namespace holdfast::migration {
 namespace {
@@ -196,22 +197,13 @@ Status SocketChannel::SendFd(int fd) {
     return Fail(Errc::kInvalidArgument, fmt::format("{} cannot pass descriptors on", peer_),
                 "Use unix:PATH.");
   }
-  char byte = 0;
-  iovec data{.iov_base = &byte, .iov_len = 1};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof fd)> control{};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  cmsghdr* const header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof fd);
-  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  const std::byte byte{};
   for (;;) {
     if (stopped_) return Fail(Cancelled());
-    if (::sendmsg(fd_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT) == 1) return {};
+    if (SendWithFds(fd_.get(), std::span(&byte, 1), std::span(&fd, 1),
+                    MSG_NOSIGNAL | MSG_DONTWAIT) == 1) {
+      return {};
+    }
     HF_TRY_STATUS(AfterFailure(errno, POLLOUT));
   }
 }
@@ -219,34 +211,18 @@ Status SocketChannel::SendFd(int fd) {
 Result<UniqueFd> SocketChannel::ReceiveFd() {
   for (;;) {
     if (stopped_) return Fail(Cancelled());
-    char byte = 0;
-    iovec data{.iov_base = &byte, .iov_len = 1};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{};
-    message.msg_iov = &data;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    // Room for one, padding left out: the kernel closes what more comes, and says so.
-    message.msg_controllen = CMSG_LEN(sizeof(int));
-    const ssize_t got = ::recvmsg(fd_.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (got < 0) {
+    std::byte byte{};
+    WithFds got = ReceiveWithFds(fd_.get(), std::span(&byte, 1), 1, MSG_DONTWAIT);
+    if (got.size < 0) {
       HF_TRY_STATUS(AfterFailure(errno, POLLIN));
       continue;
     }
-    if (got == 0) return Fail(stopped_ ? Cancelled() : Closed());
-    UniqueFd fd;
-    const cmsghdr* const header = CMSG_FIRSTHDR(&message);
-    if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
-        header->cmsg_len == CMSG_LEN(sizeof(int))) {
-      int number = -1;
-      std::memcpy(&number, CMSG_DATA(header), sizeof number);
-      fd.reset(number);
-    }
-    if (!fd || (message.msg_flags & MSG_CTRUNC) != 0) {
+    if (got.size == 0) return Fail(stopped_ ? Cancelled() : Closed());
+    if (got.fds.empty() || got.more_fds) {
       return Fail(Errc::kMalformed, fmt::format("{}: one descriptor was to come, and {} came",
-                                                peer_, fd ? "more" : "none"));
+                                                peer_, got.more_fds ? "more" : "none"));
     }
-    return fd;
+    return std::move(got.fds.front());
   }
 }
 

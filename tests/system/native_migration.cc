@@ -11,6 +11,9 @@
 #include <array>
 #include <cstring>
 #include <filesystem>
+#include <span>
+
+#include "base/fd_passing.h"
 
 namespace holdfast::test {
 
@@ -70,20 +73,11 @@ std::string NativeMigration::PassFd(const std::string& name, const UniqueFd& fd)
   Path(name).copy(address.sun_path, sizeof address.sun_path - 1);
   EXPECT_EQ(::connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address),
             0);
-  std::string text = R"({"execute": "qmp_capabilities"})"
-                     R"({"execute": "getfd", "arguments": {"fdname": "wire"}})";
-  iovec data{.iov_base = text.data(), .iov_len = text.size()};
-  alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  cmsghdr* const part = CMSG_FIRSTHDR(&message);
-  *part = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+  constexpr std::string_view kText = R"({"execute": "qmp_capabilities"})"
+                                     R"({"execute": "getfd", "arguments": {"fdname": "wire"}})";
   const int number = fd.get();
-  std::memcpy(CMSG_DATA(part), &number, sizeof number);
-  EXPECT_EQ(::sendmsg(client.get(), &message, 0), static_cast<ssize_t>(text.size()));
+  EXPECT_EQ(SendWithFds(client.get(), std::as_bytes(std::span(kText)), std::span(&number, 1), 0),
+            static_cast<ssize_t>(kText.size()));
   ::shutdown(client.get(), SHUT_WR);
   // It hangs up when all is answered.
   std::string answers;

@@ -4,31 +4,15 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 
+#include "base/fd_passing.h"
+
 namespace holdfast::devices::vhost_user {
 namespace {
-
-constexpr std::size_t kControlSize = CMSG_SPACE(kMaxFds * sizeof(int));
-
-// Owns what came with a message, so that nothing leaks whatever else is wrong with it.
-void TakeFds(msghdr& message, std::vector<UniqueFd>& fds) {
-  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
-       part = CMSG_NXTHDR(&message, part)) {
-    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
-    const std::size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (std::size_t i = 0; i < count; ++i) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(part) + i * sizeof fd, sizeof fd);
-      fds.emplace_back(fd);
-    }
-  }
-}
 
 bool Again(int error) {
   return error == EAGAIN || error == EINTR;
@@ -64,21 +48,9 @@ Status Channel::Send(std::uint32_t request, std::span<const std::byte> payload,
   const auto deadline = Clock::now() + patience_;
   std::size_t sent = 0;
   while (sent < bytes.size()) {
-    iovec piece{.iov_base = bytes.data() + sent, .iov_len = bytes.size() - sent};
-    msghdr message{};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    alignas(cmsghdr) std::array<char, kControlSize> control{};
-    if (sent == 0 && !fds.empty()) {
-      message.msg_control = control.data();
-      message.msg_controllen = CMSG_SPACE(fds.size_bytes());
-      cmsghdr* const part = CMSG_FIRSTHDR(&message);
-      part->cmsg_level = SOL_SOCKET;
-      part->cmsg_type = SCM_RIGHTS;
-      part->cmsg_len = CMSG_LEN(fds.size_bytes());
-      std::memcpy(CMSG_DATA(part), fds.data(), fds.size_bytes());
-    }
-    const ssize_t count = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t count =
+        SendWithFds(socket_.get(), std::span(bytes).subspan(sent),
+                    sent == 0 ? fds : std::span<const int>(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (count >= 0) {
       sent += static_cast<std::size_t>(count);
     } else if (!Again(errno)) {
@@ -93,30 +65,21 @@ Status Channel::Send(std::uint32_t request, std::span<const std::byte> payload,
 Status Channel::ReadAll(std::span<std::byte> to, std::vector<UniqueFd>* fds,
                         Clock::time_point deadline) {
   while (!to.empty()) {
-    iovec piece{.iov_base = to.data(), .iov_len = to.size()};
-    msghdr message{};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    alignas(cmsghdr) std::array<char, kControlSize> control{};
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    const ssize_t count = ::recvmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (count < 0 && Again(errno)) {
+    WithFds got = ReceiveWithFds(socket_.get(), to, kMaxFds, MSG_DONTWAIT);
+    if (got.size < 0 && Again(errno)) {
       HF_TRY_STATUS(Wait(POLLIN, deadline));
       continue;
     }
-    if (count < 0) return FailErrno("receiving from the vhost-user back end");
-    std::vector<UniqueFd> taken;
-    TakeFds(message, taken);
-    if ((message.msg_flags & MSG_CTRUNC) != 0 || (fds == nullptr && !taken.empty())) {
+    if (got.size < 0) return FailErrno("receiving from the vhost-user back end");
+    if (got.more_fds || (fds == nullptr && !got.fds.empty())) {
       return Fail(Errc::kMalformed, "the vhost-user back end sent descriptors that belong nowhere");
     }
-    if (count == 0) {
+    if (got.size == 0) {
       return Fail(Errc::kSystem, "the vhost-user back end has closed the connection");
     }
-    if (fds != nullptr) *fds = std::move(taken);
+    if (fds != nullptr) *fds = std::move(got.fds);
     fds = nullptr;
-    to = to.subspan(static_cast<std::size_t>(count));
+    to = to.subspan(static_cast<std::size_t>(got.size));
   }
   return {};
 }

@@ -16,6 +16,8 @@
 #include <holdfast/conversion.h>
 #include <holdfast/ram_block.h>
 
+#include "base/fd_passing.h"
+
 namespace holdfast::devices::vhost_user {
 namespace {
 
@@ -256,20 +258,8 @@ TEST(FrontEndTest, DoesNotWaitForeverNorTakeManyDescriptors) {
   // One more than there is room for: some are dropped by the kernel, and the message is refused.
   std::array<int, kMaxFds + 1> fds{};
   fds.fill(silent.get());
-  msghdr message{};
-  auto bytes = RawMessage(1, 5, 8, Bytes64(0));
-  iovec piece{bytes.data(), bytes.size()};
-  message.msg_iov = &piece;
-  message.msg_iovlen = 1;
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof fds)> control{};
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  cmsghdr* const part = CMSG_FIRSTHDR(&message);
-  part->cmsg_level = SOL_SOCKET;
-  part->cmsg_type = SCM_RIGHTS;
-  part->cmsg_len = CMSG_LEN(sizeof fds);
-  std::memcpy(CMSG_DATA(part), fds.data(), sizeof fds);
-  ASSERT_GT(::sendmsg(sender.fd(), &message, 0), 0);
+  const auto bytes = RawMessage(1, 5, 8, Bytes64(0));
+  ASSERT_GT(SendWithFds(sender.fd(), bytes, fds, 0), 0);
   const auto received = receiver.Receive();
   ASSERT_FALSE(received);
   EXPECT_EQ(received.error().code(), Errc::kMalformed);
