@@ -4,10 +4,23 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 
-from holdfast_tests.lanes import LANES, Plan
+from holdfast_tests.lanes import LANES, REPO, Plan
 from holdfast_tests.results import Counts
+
+# What all lanes' builds, the compiler's cache and the lab's images take on a fresh machine.
+_GIGABYTES = 8
+
+
+def _warn_of_little_room() -> None:
+    """A full disk shows as a compiler's error somewhere; this line tells why beforehand."""
+    free = shutil.disk_usage(REPO).free / 1e9
+    built = (REPO / "build").is_dir()
+    if not built and free < _GIGABYTES:
+        print(f"warning: all lanes take about {_GIGABYTES} GB of disk in all, and {REPO} has "
+              f"{free:.1f} GB left; free some, or run single lanes with tests/run --lane")
 
 
 def main() -> int:
@@ -19,6 +32,7 @@ def main() -> int:
     options = parser.parse_args()
     plan = Plan(long=options.long)
     total = Counts()
+    _warn_of_little_room()
     for name in options.lane or LANES:
         print(f"== {name}: {(LANES[name].__doc__ or '').splitlines()[0]}", flush=True)
         start = time.monotonic()
