@@ -90,22 +90,27 @@ class LinuxDebian : public LinuxDeviceTest {
                      "on"};
   }
 
-  // A disk of each kind besides the one it boots from, and a folder; told apart by their sizes.
-  Arguments Work(const std::string& folder_socket) const {
+  // A disk of each kind besides the one it boots from, and a folder; told apart by their sizes. One
+  // SCSI bus has both SCSI disks where there are two: Linux looks at several buses at once and
+  // calls sda what answers first.
+  Arguments Work(const std::string& folder_socket, bool has_scsi_bus) const {
     for (const char* name : {"blk", "scsi"}) {
       std::filesystem::resize_file(MakeFile(name, ""), name[0] == 'b' ? kBlkSize : kScsiSize);
     }
     EXPECT_EQ(Shell("qemu-img create -q -f qcow2 {} {}", Path("qcow2"), kQcow2Size), 0);
-    return {"-object",  "iothread,id=io0",
-            "-object",  "iothread,id=io1",
-            "-drive",   fmt::format("file={},if=none,id=d1,format=raw,cache=none", Path("blk")),
-            "-device",  "virtio-blk-pci,drive=d1,iothread=io0,num-queues=2",
-            "-drive",   fmt::format("file={},if=none,id=d2,format=raw,cache=none", Path("scsi")),
-            "-device",  "virtio-scsi-pci,id=work,iothread=io1",
-            "-device",  "scsi-hd,drive=d2,bus=work.0",
-            "-drive",   fmt::format("file={},if=virtio,format=qcow2", Path("qcow2")),
-            "-chardev", fmt::format("socket,id=c0,path={}", folder_socket),
-            "-device",  "vhost-user-fs-pci,chardev=c0,tag=folder"};
+    const Arguments bus =
+        has_scsi_bus ? Arguments{} : Arguments{"-device", "virtio-scsi-pci,id=scsi0,iothread=io1"};
+    return bus +
+           Arguments{
+               "-object",  "iothread,id=io0",
+               "-object",  "iothread,id=io1",
+               "-drive",   fmt::format("file={},if=none,id=d1,format=raw,cache=none", Path("blk")),
+               "-device",  "virtio-blk-pci,drive=d1,iothread=io0,num-queues=2",
+               "-drive",   fmt::format("file={},if=none,id=d2,format=raw,cache=none", Path("scsi")),
+               "-device",  "scsi-hd,drive=d2,bus=scsi0.0",
+               "-drive",   fmt::format("file={},if=virtio,format=qcow2", Path("qcow2")),
+               "-chardev", fmt::format("socket,id=c0,path={}", folder_socket),
+               "-device",  "vhost-user-fs-pci,chardev=c0,tag=folder"};
   }
 
   // Runs a command in the guest; "" and a failed test if that does not end well.
@@ -156,6 +161,7 @@ umount /run/folder; echo jobs=$(wc -l </run/fio))",
 
   // Boots, logs in, looks around, fetches from a server here, writes, powers off.
   void LiveADay(const Arguments& disk, std::string_view root) const {
+    const bool scsi = root.starts_with("/dev/sd");
     const std::string body = Pattern(kMiB);
     const HttpServer server(body);
     const std::uint16_t port = FreePort();
@@ -164,7 +170,7 @@ umount /run/folder; echo jobs=$(wc -l </run/fio))",
                            "-o", "source=" + Path("folder"), "-o", "sandbox=chroot"},
                           Path("fs.sock"));
     ASSERT_TRUE(virtiofsd.Start());
-    MonitorProcess monitor(Debian(root, port) + disk + Work(Path("fs.sock")));
+    MonitorProcess monitor(Debian(root, port) + disk + Work(Path("fs.sock"), scsi));
     ASSERT_TRUE(monitor.WaitFor("login:", kBoot)) << monitor.Describe();
     const std::string told = Ssh(
         port, fmt::format("set -e; systemctl is-system-running --wait || systemctl --failed;"
@@ -207,7 +213,7 @@ std::vector<Attachment> Attachments() {
   if (LongForm()) {
     all.push_back(
         {"scsi",
-         {"-device", "virtio-scsi-pci,id=scsi0", "-drive",
+         {"-device", "virtio-scsi-pci,id=scsi0,iothread=io1", "-drive",
           "file={},if=none,id=d0,format=raw,cache=none", "-device", "scsi-hd,drive=d0,bus=scsi0.0"},
          "/dev/sda"});
     // A drive with an interface comes behind the disks that are named as devices.
