@@ -11,23 +11,26 @@
 
 namespace holdfast::migration {
 
-Status ForEachInParallel(std::size_t count, const std::atomic<bool>& cancelled,
-                         const std::function<Status(std::size_t)>& work) {
+Status InParallel(std::size_t count, const std::atomic<bool>& cancelled,
+                  const std::function<Status(const TakeNumber&)>& work) {
   std::atomic<std::size_t> next = 0;
   std::atomic<bool> failed = false;
   Mutex mutex;  // of `first`
   Status first;
+  const auto fail = [&](Status status) {
+    const MutexLock lock(mutex);
+    if (!failed.exchange(true)) first = std::move(status);
+  };
+  const TakeNumber take = [&]() -> std::optional<std::size_t> {
+    if (failed.load(std::memory_order_relaxed)) return std::nullopt;
+    const std::size_t i = next.fetch_add(1, std::memory_order_relaxed);
+    if (i >= count) return std::nullopt;
+    if (!cancelled.load(std::memory_order_relaxed)) return i;
+    fail(Fail(Errc::kInvalidArgument, "it was cancelled"));
+    return std::nullopt;
+  };
   const auto run = [&] {
-    while (!failed.load(std::memory_order_relaxed)) {
-      const std::size_t i = next.fetch_add(1, std::memory_order_relaxed);
-      if (i >= count) return;
-      Status status = cancelled.load(std::memory_order_relaxed)
-                          ? Status(Fail(Errc::kInvalidArgument, "it was cancelled"))
-                          : work(i);
-      if (status) continue;
-      const MutexLock lock(mutex);
-      if (!failed.exchange(true)) first = std::move(status);
-    }
+    if (Status status = work(take); !status) fail(std::move(status));
   };
   constexpr std::size_t kMostThreads = 8;
   const std::size_t threads =
@@ -43,6 +46,14 @@ Status ForEachInParallel(std::size_t count, const std::atomic<bool>& cancelled,
   run();
   for (std::thread& other : others) other.join();
   return first;
+}
+
+Status ForEachInParallel(std::size_t count, const std::atomic<bool>& cancelled,
+                         const std::function<Status(std::size_t)>& work) {
+  return InParallel(count, cancelled, [&work](const TakeNumber& take) -> Status {
+    while (const auto i = take()) HF_TRY_STATUS(work(*i));
+    return {};
+  });
 }
 
 }  // namespace holdfast::migration

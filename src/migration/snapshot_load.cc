@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <vector>
 
 #include "migration/parallel.h"
@@ -46,35 +47,41 @@ Status CheckMemory(const SnapshotChain& chain, const AddressSpace& memory) {
   return {};
 }
 
+Status ReadChunks(const SnapshotChain& chain, std::span<const RingReader::Target> chunks,
+                  Progress& progress) {
+  for (const RingReader::Target& chunk : chunks) progress.total += chunk.to.size();
+  return InParallel(chunks.size(), progress.cancelled, [&](const TakeNumber& take) -> Status {
+    const auto next = [&]() -> std::optional<RingReader::Target> {
+      const auto i = take();
+      return i ? std::optional(chunks[*i]) : std::nullopt;
+    };
+    auto reader = RingReader::Create(chain);
+    if (reader) return (*reader)->ReadAll(next, progress);
+    // A kernel that has io_uring switched off.
+    while (const auto chunk = next()) {
+      HF_TRY_STATUS(chain.ReadChunk(chunk->block, chunk->offset, chunk->to, chunk->zeroed));
+      progress.done += chunk->to.size();
+    }
+    return {};
+  });
+}
+
 Status LoadMemory(const SnapshotChain& chain, const AddressSpace& memory, bool empty,
                   Progress& progress) {
-  struct Chunk {
-    const RamBlock* block;
-    std::size_t index;
-    std::uint64_t offset;
-    bool zeroed;  // memory reads as zeroes already
-  };
   const DirtyPages all(memory);
-  std::vector<Chunk> chunks;
+  std::vector<RingReader::Target> chunks;
   for (const auto& entry : all.blocks()) {
     const RamBlock& block = *entry.block;
     const std::size_t index = chain.FindBlock(block.id()).value_or(0);
     // A hole is cheaper than zeroes; what cannot have one is filled below.
     const bool zeroed = empty || block.Discard(0, block.size()).has_value();
     for (std::uint64_t at = 0; at < block.size(); at += kSnapshotChunk) {
-      if (!zeroed || chain.HasChunk(index, at)) chunks.push_back({&block, index, at, zeroed});
+      const std::uint64_t size = std::min(kSnapshotChunk, block.size() - at);
+      if (!zeroed || chain.HasChunk(index, at))
+        chunks.push_back({index, at, block.host_view().subspan(at, size), zeroed});
     }
   }
-  progress.total += chunks.size() * kSnapshotChunk;
-  return ForEachInParallel(chunks.size(), progress.cancelled, [&](std::size_t i) -> Status {
-    const Chunk& chunk = chunks[i];
-    const std::uint64_t size = std::min(kSnapshotChunk, chunk.block->size() - chunk.offset);
-    HF_TRY_STATUS(chain.ReadChunk(chunk.index, chunk.offset,
-                                  chunk.block->host_view().subspan(chunk.offset, size),
-                                  chunk.zeroed));
-    progress.done += kSnapshotChunk;
-    return {};
-  });
+  return ReadChunks(chain, chunks, progress);
 }
 
 Status VerifyMemory(const SnapshotChain& chain, Progress& progress) {

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <utility>
 
@@ -145,28 +146,6 @@ Result<std::vector<state::SavedSection>> SnapshotFile::ReadSections() const {
   return sections;
 }
 
-Status SnapshotFile::ReadExtent(const Extent& extent, std::span<std::byte> to) const {
-  switch (extent.kind) {
-    case Extent::Kind::kZero:
-      std::ranges::fill(to, std::byte{0});
-      return {};
-    case Extent::Kind::kRaw:
-      HF_TRY_STATUS(ReadAt(to, extent.file_offset));
-      if (Hash64(to) != extent.hash) return Fail(Errc::kMalformed, "its checksum is wrong");
-      return {};
-    case Extent::Kind::kZstd:
-      break;
-  }
-  std::array<std::byte, kSnapshotChunk> frame;
-  const auto stored = std::span(frame).first(extent.stored);
-  HF_TRY_STATUS(ReadAt(stored, extent.file_offset));
-  if (Hash64(stored) != extent.hash) return Fail(Errc::kMalformed, "its checksum is wrong");
-  const std::size_t size = ZSTD_decompress(to.data(), to.size(), stored.data(), stored.size());
-  if (ZSTD_isError(size) != 0 || size != to.size())
-    return Fail(Errc::kMalformed, "it does not decompress to its size");
-  return {};
-}
-
 Result<std::uint64_t> SnapshotFile::Stored() const {
   std::uint64_t bytes = 0;
   for (std::size_t block = 0; block < layers_.size(); ++block) {
@@ -259,50 +238,94 @@ std::vector<SnapshotChain::Chunk> SnapshotChain::Chunks() const {
   return chunks;
 }
 
-Status SnapshotChain::ReadChunk(std::size_t block, std::uint64_t offset, std::span<std::byte> to,
-                                bool skip_absent) const {
-  std::uint32_t missing = (std::uint32_t{1} << to.size() / kPageSize) - 1;
+std::span<std::byte> SnapshotChain::PageRead::Whole(std::span<std::byte> chunk) const noexcept {
+  if (std::uint64_t(std::popcount(pages)) * kPageSize != extent.length) return {};
+  return chunk.subspan(extent.offset % kSnapshotChunk, extent.length);
+}
+
+std::span<std::byte> SnapshotChain::PageRead::InPlace(std::span<std::byte> chunk) const noexcept {
+  return extent.kind == Extent::Kind::kRaw ? Whole(chunk) : std::span<std::byte>();
+}
+
+Status SnapshotChain::PageRead::Put(std::span<const std::byte> stored,
+                                    std::span<std::byte> chunk) const {
+  if (Hash64(stored) != extent.hash) return Fail(Errc::kMalformed, "its checksum is wrong");
+  const std::span<std::byte> place = Whole(chunk);
   std::array<std::byte, kSnapshotChunk> buffer;
+  std::span<const std::byte> contents = stored;
+  if (extent.kind == Extent::Kind::kZstd) {
+    const auto target = place.empty() ? std::span(buffer).first(extent.length) : place;
+    const std::size_t size =
+        ZSTD_decompress(target.data(), target.size(), stored.data(), stored.size());
+    if (ZSTD_isError(size) != 0 || size != target.size())
+      return Fail(Errc::kMalformed, "it does not decompress to its size");
+    contents = target;
+  }
+  if (contents.data() == place.data()) return {};
+  const std::size_t first = extent.offset % kSnapshotChunk / kPageSize;
+  for (std::size_t page = first; pages >> page != 0; ++page) {
+    if ((pages >> page & 1) == 0) continue;
+    std::ranges::copy(contents.subspan((page - first) * kPageSize, kPageSize),
+                      chunk.subspan(page * kPageSize, kPageSize).begin());
+  }
+  return {};
+}
+
+void SnapshotChain::Plan::PutZeroes(std::span<std::byte> chunk) const noexcept {
+  for (std::size_t page = 0; zero_pages >> page != 0; ++page) {
+    if ((zero_pages >> page & 1) != 0)
+      std::ranges::fill(chunk.subspan(page * kPageSize, kPageSize), std::byte{0});
+  }
+}
+
+Error SnapshotChain::Explain(Error error, const SnapshotFile& file, std::size_t block,
+                             std::uint64_t offset) const {
+  return std::move(error).Wrap(fmt::format("the snapshot '{}', memory '{}' at {:#x}", file.path(),
+                                           blocks()[block].id, offset));
+}
+
+Result<SnapshotChain::Plan> SnapshotChain::PlanChunk(std::size_t block, std::uint64_t offset,
+                                                     std::uint64_t size) const {
+  Plan plan;
+  std::uint32_t missing = (std::uint32_t{1} << size / kPageSize) - 1;
   // From the newest layer on: each page is taken where it is found first.
   for (const Layer& layer : layers_[block]) {
     if (missing == 0) break;
     const SnapshotFile& file = files_[layer.file];
     auto extents = file.Extents(block, layer.layer, offset);
-    if (!extents) {
-      return Fail(std::move(extents).error().Wrap(fmt::format(
-          "the snapshot '{}', memory '{}' at {:#x}", file.path(), blocks()[block].id, offset)));
-    }
+    if (!extents) return Fail(Explain(std::move(extents).error(), file, block, offset));
     for (auto extent = FirstAt(*extents, offset);
-         extent != extents->end() && extent->offset < offset + to.size(); ++extent) {
+         extent != extents->end() && extent->offset < offset + size; ++extent) {
+      if (extent->end() > offset + size) continue;  // of a block's last, shorter chunk
       const std::size_t first = (extent->offset - offset) / kPageSize;
       const std::size_t count = extent->length / kPageSize;
-      if (extent->end() > offset + to.size()) continue;  // of a block's last, shorter chunk
-      const std::uint32_t pages = ((std::uint32_t{1} << count) - 1) << first;
-      if ((missing & pages) == 0) continue;
-      if (skip_absent && extent->kind == Extent::Kind::kZero) {
-        missing &= ~pages;
-        continue;
-      }
-      const bool whole = (missing & pages) == pages;
-      const auto target = whole ? to.subspan(first * kPageSize, extent->length)
-                                : std::span(buffer).first(extent->length);
-      if (auto read = file.ReadExtent(*extent, target); !read) {
-        return Fail(std::move(read).error().Wrap(
-            fmt::format("the snapshot '{}', memory '{}' at {:#x}", file.path(), blocks()[block].id,
-                        extent->offset)));
-      }
-      for (std::size_t page = 0; !whole && page < count; ++page) {
-        if ((missing >> (first + page) & 1) == 0) continue;
-        std::ranges::copy(target.subspan(page * kPageSize, kPageSize),
-                          to.subspan((first + page) * kPageSize, kPageSize).begin());
-      }
+      const std::uint32_t pages = missing & (((std::uint32_t{1} << count) - 1) << first);
+      if (pages == 0) continue;
       missing &= ~pages;
+      if (extent->kind == Extent::Kind::kZero) {
+        plan.zero_pages |= pages;
+      } else {
+        plan.reads.push_back({&file, *extent, pages});
+      }
     }
   }
-  for (std::size_t page = 0; !skip_absent && page < to.size() / kPageSize; ++page) {
-    if ((missing >> page & 1) != 0)
-      std::ranges::fill(to.subspan(page * kPageSize, kPageSize), std::byte{0});
+  plan.zero_pages |= missing;
+  return plan;
+}
+
+Status SnapshotChain::ReadChunk(std::size_t block, std::uint64_t offset, std::span<std::byte> to,
+                                bool skip_absent) const {
+  HF_TRY(const Plan plan, PlanChunk(block, offset, to.size()));
+  std::array<std::byte, kSnapshotChunk> buffer;
+  for (const PageRead& read : plan.reads) {
+    const auto place = read.InPlace(to);
+    const auto stored = place.empty() ? std::span(buffer).first(read.extent.stored) : place;
+    Status status = read.file->ReadAt(stored, read.extent.file_offset);
+    if (status) status = read.Put(stored, to);
+    if (!status)
+      return Fail(Explain(std::move(status).error(), *read.file, block, read.extent.offset));
   }
+  if (!skip_absent) plan.PutZeroes(to);
   return {};
 }
 

@@ -40,9 +40,9 @@ class SnapshotFile {
                                           std::uint64_t offset) const;
   /// Reads all sections. @return kMalformed naming the damaged one
   Result<std::vector<state::SavedSection>> ReadSections() const;
-  /// Reads an extent's pages into `to`, which has its length.
-  /// @return kMalformed if the file holds something else than was written; the failed read
-  Status ReadExtent(const Extent& extent, std::span<std::byte> to) const;
+  /// Reads all of `to`. @return the failed read; kMalformed where the file ends before
+  Status ReadAt(std::span<std::byte> to, std::uint64_t offset) const;
+  int fd() const noexcept { return fd_.get(); }
   /// Bytes of memory in the file. Reads all tables. @return as Extents()
   Result<std::uint64_t> Stored() const;
 
@@ -59,7 +59,6 @@ class SnapshotFile {
   Status Load();
   Result<std::unique_ptr<Table>> OpenTable(const BlockEntry& block, const FilePiece& piece);
   Result<std::vector<std::byte>> ReadPiece(const FilePiece& piece, std::string_view what) const;
-  Status ReadAt(std::span<std::byte> to, std::uint64_t offset) const;
 
   std::string path_;
   UniqueFd fd_;
@@ -97,6 +96,31 @@ class SnapshotChain {
   };
   /// Those of which anything is in a file, in order.
   std::vector<Chunk> Chunks() const;
+  /// An extent of a file, and which pages of its chunk are taken from it (bit 0: the first).
+  struct PageRead {
+    const SnapshotFile* file;  ///< lives as long as the chain
+    Extent extent;             ///< has bytes in the file
+    std::uint32_t pages;
+    /// Where the file's bytes can be read to at once; empty: into memory of the caller's.
+    std::span<std::byte> InPlace(std::span<std::byte> chunk) const noexcept;
+    /// Checks the file's bytes and brings the pages where they belong, unless they are there.
+    /// @return kMalformed if they are not what was written
+    Status Put(std::span<const std::byte> stored, std::span<std::byte> chunk) const;
+    /// The pages' place if all of the extent is taken, else empty.
+    std::span<std::byte> Whole(std::span<std::byte> chunk) const noexcept;
+  };
+  struct Plan {
+    std::vector<PageRead> reads = {};  ///< no two for one page
+    std::uint32_t zero_pages = 0;      ///< zero, or in no file
+    void PutZeroes(std::span<std::byte> chunk) const noexcept;
+  };
+  /// Where the pages of a chunk come from.
+  /// @param size  kSnapshotChunk, or less at a block's end
+  /// @return kMalformed naming file, block and offset of a damaged table; the failed read
+  Result<Plan> PlanChunk(std::size_t block, std::uint64_t offset, std::uint64_t size) const;
+  /// Puts file, block and offset in front of what is wrong with memory.
+  Error Explain(Error error, const SnapshotFile& file, std::size_t block,
+                std::uint64_t offset) const;
   /// Fills `to` with the contents of a block from `offset` (a multiple of kSnapshotChunk) on, up to
   /// the chunk's end at most. Pages that are in no file are left as they are if `skip_absent`, for
   /// memory that is zero already; else they are zeroed.

@@ -28,5 +28,3 @@ set(DEVICES_BLOCK_TESTS
   block/image_program_test.cc
   block/node_options_test.cc
   scsi/scsi_disk_test.cc)
-# Linked in, as fmt is: one program for every distribution.
-find_library(HOLDFAST_LIBURING liburing.a REQUIRED)

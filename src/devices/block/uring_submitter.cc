@@ -11,6 +11,7 @@
 
 #include "base/event_loop.h"
 #include "base/log.h"
+#include "base/uring.h"
 #include "devices/block/file_device.h"
 #include "devices/block/file_op.h"
 #include "devices/block/file_submitters.h"
@@ -35,26 +36,18 @@ class UringSubmitter final : public BlockDevice::Submitter {
     if (!ready_) return;
     Drain();
     if (retry_timer_ != 0) loop_.CancelTimer(retry_timer_);
-    loop_.RemoveFd(ring_.ring_fd);
-    io_uring_queue_exit(&ring_);
+    loop_.RemoveFd(ring_->ring_fd);
   }
   UringSubmitter(const UringSubmitter&) = delete;
   UringSubmitter& operator=(const UringSubmitter&) = delete;
 
   Status Open() {
-    io_uring_params params = {};
-    params.flags = IORING_SETUP_CLAMP;
-    const int result = io_uring_queue_init_params(kEntries, &ring_, &params);
-    if (result < 0) return Fail(Error::FromErrno("io_uring is not available", -result));
+    HF_TRY(ring_, MakeUring(kEntries));
     // The ring's own descriptor is readable while there are completions: no eventfd is needed.
-    if (Status watched = loop_.AddFd(ring_.ring_fd, EPOLLIN, [this](std::uint32_t) { Reap(); });
-        !watched) {
-      io_uring_queue_exit(&ring_);
-      return watched;
-    }
+    HF_TRY_STATUS(loop_.AddFd(ring_->ring_fd, EPOLLIN, [this](std::uint32_t) { Reap(); }));
     ready_ = true;
     const int fd = device_.fd();
-    fixed_file_ = io_uring_register_files(&ring_, &fd, 1) == 0;
+    fixed_file_ = io_uring_register_files(ring_.get(), &fd, 1) == 0;
     return {};
   }
 
@@ -71,8 +64,8 @@ class UringSubmitter final : public BlockDevice::Submitter {
   }
 
   void Kick() override {
-    while (io_uring_sq_ready(&ring_) > 0) {
-      const int result = io_uring_submit(&ring_);
+    while (io_uring_sq_ready(ring_.get()) > 0) {
+      const int result = io_uring_submit(ring_.get());
       if (result > 0 || result == -EINTR) continue;
       // Out of memory or the like: the entries stay in the ring and are offered again.
       if (retry_timer_ == 0) {
@@ -89,7 +82,7 @@ class UringSubmitter final : public BlockDevice::Submitter {
     while (in_flight_ > 0 || !waiting_.empty()) {
       Kick();
       io_uring_cqe* cqe = nullptr;
-      const int result = io_uring_wait_cqe(&ring_, &cqe);
+      const int result = io_uring_wait_cqe(ring_.get(), &cqe);
       if (result < 0 && result != -EINTR && result != -EAGAIN && result != -EBUSY) {
         log::Error(fmt::format("io_uring: waiting for '{}' failed: {}", device_.id(),
                                std::strerror(-result)));
@@ -105,10 +98,10 @@ class UringSubmitter final : public BlockDevice::Submitter {
       waiting_.push_back(op);
       return;
     }
-    io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+    io_uring_sqe* sqe = io_uring_get_sqe(ring_.get());
     if (sqe == nullptr) {
       Kick();
-      sqe = io_uring_get_sqe(&ring_);
+      sqe = io_uring_get_sqe(ring_.get());
     }
     if (sqe == nullptr) {
       waiting_.push_back(op);
@@ -163,10 +156,10 @@ class UringSubmitter final : public BlockDevice::Submitter {
   void Reap() {
     bool any = false;
     io_uring_cqe* cqe = nullptr;
-    while (io_uring_peek_cqe(&ring_, &cqe) == 0 && cqe != nullptr) {
+    while (io_uring_peek_cqe(ring_.get(), &cqe) == 0 && cqe != nullptr) {
       std::unique_ptr<FileOp> op(static_cast<FileOp*>(io_uring_cqe_get_data(cqe)));
       const int result = cqe->res;
-      io_uring_cqe_seen(&ring_, cqe);
+      io_uring_cqe_seen(ring_.get(), cqe);
       --in_flight_;
       if (!op->Advance(result)) {
         Enqueue(op.release());
@@ -190,7 +183,7 @@ class UringSubmitter final : public BlockDevice::Submitter {
 
   FileDevice& device_;
   EventLoop& loop_;
-  io_uring ring_ = {};
+  UniqueUring ring_;
   bool ready_ = false;
   bool fixed_file_ = false;
   std::size_t in_flight_ = 0;
