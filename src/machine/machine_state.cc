@@ -6,11 +6,14 @@
 #include <algorithm>
 
 #include "machine/machine_impl.h"
+#include "machine/numa_state.h"
 
 namespace holdfast::machine {
 namespace {
 
 constexpr std::size_t kLongestStateName = 32;
+// Of the section `machine`.
+constexpr state::Since kSinceNuma{2};
 // Nanoseconds, a hundred years: sums with it stay far from overflow.
 constexpr std::uint64_t kLongestTime = 3'155'760'000ULL * 1'000'000'000;
 
@@ -54,6 +57,7 @@ void Machine::Impl::VisitState(state::Fields& fields) {
   fields.Value("running", running);
   std::string name(RunStateName(StateToKeep(state_)));
   fields.Text("run-state", name, kLongestStateName);
+  VisitNuma(fields, config_.numa, kSinceNuma);
   if (!fields.loading() || !fields.ok()) return;
   const auto kept = std::ranges::find(kKept, std::string_view(name), RunStateName);
   if (kept == std::end(kKept)) {
@@ -139,8 +143,9 @@ void Machine::Impl::VisitVcpu(std::size_t index, state::Fields& fields) {
 // the message with which one of them speaks up must not be overwritten.
 std::vector<state::Section> Machine::Impl::ListState() {
   std::vector<state::Section> sections;
-  sections.push_back(
-      {.name = "machine", .visit = [this](state::Fields& fields) { VisitState(fields); }});
+  sections.push_back({.name = "machine",
+                      .version = kSinceNuma.version,
+                      .visit = [this](state::Fields& fields) { VisitState(fields); }});
   platform_->ListState(sections);
   sections.push_back(
       {.name = "irqchips", .visit = [this](state::Fields& fields) { VisitIrqchips(fields); }});
