@@ -73,6 +73,11 @@ Status BlockGraph::FlushAll() {
                           : std::move(submitter).error();
     first = Fail(std::move(why).Wrap(fmt::format("drive '{}'", name)));
   }
+  for (const auto& image : images_) {
+    Status flushed = image->daemon->Flush();
+    if (flushed || !first) continue;
+    first = Fail(std::move(flushed).error().Wrap(fmt::format("drive '{}'", image->id)));
+  }
   return first;
 }
 

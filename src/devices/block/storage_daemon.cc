@@ -29,8 +29,12 @@ using nlohmann::json;
 constexpr std::chrono::milliseconds kRestartAfter{1000};
 // To write out what it caches and close the image.
 constexpr int kEndMilliseconds = 60'000;
+constexpr std::chrono::milliseconds kAnswerLimit{kEndMilliseconds};
+constexpr const char* kNode = "image";
 constexpr int kListenerInChild = 3;
+// One of the two, by whether what is written is to last.
 constexpr int kLayerInChild = 4;
+constexpr int kFlushListenerInChild = 4;
 
 // A folder that only this user may look into, with a socket, until both ends know each other.
 class PrivateSocket {
@@ -247,11 +251,21 @@ Result<UniqueFd> StorageDaemon::Connect() {
                 "Leave out -sandbox on and -run-with chroot=, or use a raw image.");
   }
   End();
-  HF_TRY(const PrivateSocket socket, PrivateSocket::Create());
-  HF_TRY(UniqueFd connection, socket.Connect());
-  HF_TRY_STATUS(Spawn(socket.listener()));
-  // Here the listener is closed: once the daemon has gone, nobody can accept the connection, and
-  // whoever waits for an answer hears of it.
+  UniqueFd connection;
+  UniqueFd flush_connection;
+  {
+    HF_TRY(const PrivateSocket socket, PrivateSocket::Create());
+    HF_TRY(connection, socket.Connect());
+    HF_TRY(const PrivateSocket flush_socket, PrivateSocket::Create());
+    HF_TRY(flush_connection, flush_socket.Connect());
+    HF_TRY_STATUS(Spawn(socket.listener(), flush_socket.listener()));
+    // Here the listeners are closed: once the daemon has gone, nobody can accept the connections,
+    // and whoever waits for an answer hears of it.
+  }
+  // Now, for a daemon keeps nobody waiting who says nothing. One that does not come up says why
+  // where the disk connects.
+  if (needs_flush())
+    flusher_ = NbdFlusher::Connect(std::move(flush_connection), kNode, kAnswerLimit);
   return connection;
 }
 
@@ -270,17 +284,25 @@ std::vector<std::string> StorageDaemon::Arguments() const {
              {"cache", cache},
              {"discard", "unmap"}};
   }
-  image["node-name"] = "image";
+  image["node-name"] = kNode;
   const json exported = {{"type", "vhost-user-blk"},
                          {"id", "disk"},
-                         {"node-name", "image"},
+                         {"node-name", kNode},
                          {"writable", !readonly()},
                          {"num-queues", config_.queues},
                          {"addr", {{"type", "fd"}, {"str", std::to_string(kListenerInChild)}}}};
-  return {config_.program, "--blockdev", image.dump(), "--export", exported.dump()};
+  std::vector<std::string> arguments = {config_.program, "--blockdev", image.dump(), "--export",
+                                        exported.dump()};
+  if (!needs_flush()) return arguments;
+  const json server = {{"addr", {{"type", "fd"}, {"str", std::to_string(kFlushListenerInChild)}}}};
+  const json flushed = {{"type", "nbd"}, {"id", "flush"}, {"node-name", kNode}, {"name", kNode}};
+  for (const std::string& word :
+       {std::string("--nbd-server"), server.dump(), std::string("--export"), flushed.dump()})
+    arguments.push_back(word);
+  return arguments;
 }
 
-Status StorageDaemon::Spawn(const UniqueFd& listener) {
+Status StorageDaemon::Spawn(const UniqueFd& listener, const UniqueFd& flush_listener) {
   ImageProgram program{.arguments = Arguments(),
                        .descriptors = {listener.get()},
                        .writable = {},
@@ -288,6 +310,7 @@ Status StorageDaemon::Spawn(const UniqueFd& listener) {
   if (config_.snapshot) {
     program.descriptors.push_back(layer_.get());
   } else if (!readonly()) {
+    program.descriptors.push_back(flush_listener.get());
     AddFiles(config_.node, program.writable);
   }
   HF_TRY(pid_, block::Start(program));
@@ -296,7 +319,14 @@ Status StorageDaemon::Spawn(const UniqueFd& listener) {
   return {};
 }
 
+Status StorageDaemon::Flush() {
+  if (!flusher_) return {};
+  if (*flusher_) return (*flusher_)->Flush();
+  return Fail(flusher_->error());
+}
+
 void StorageDaemon::End() noexcept {
+  flusher_.reset();
   if (pid_ < 0) return;
   // By its descriptor: that works in the sandbox, and cannot meet another process.
   const auto signal = [this](int number) {

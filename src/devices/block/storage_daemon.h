@@ -14,6 +14,7 @@
 #include <holdfast/unique_fd.h>
 
 #include "devices/block/image_program.h"
+#include "devices/block/nbd_flusher.h"
 #include "devices/block/node_options.h"
 #include "devices/vhost_user/endpoint.h"
 
@@ -64,6 +65,10 @@ class StorageDaemon {
   };
   void set_plugged(Plugged plugged) { plugged_ = std::move(plugged); }
   Plugged plugged() const { return used() ? plugged_ : Plugged{}; }
+  /// Makes all that the guest was told is written durable, as far as the image's cache mode asks
+  /// for it. Waits. Nothing where nobody has it for writing.
+  /// @return the daemon's error, and kSystem where it is gone or does not answer
+  Status Flush();
   /// From now on no other takes the place of one that dies: this process may start no programs.
   void Freeze() noexcept { *frozen_ = true; }
   /// Puts why there is no connection into words: what the daemon had to say stands on standard
@@ -74,7 +79,8 @@ class StorageDaemon {
   explicit StorageDaemon(Config config) : config_(std::move(config)) {}
   Status MakeLayer();
   Result<UniqueFd> Connect();
-  Status Spawn(const UniqueFd& listener);
+  Status Spawn(const UniqueFd& listener, const UniqueFd& flush_listener);
+  bool needs_flush() const noexcept { return !readonly() && !config_.snapshot; }
   std::vector<std::string> Arguments() const;
   void End() noexcept;
 
@@ -86,7 +92,8 @@ class StorageDaemon {
   UniqueFd layer_;
   UniqueFd base_;
   pid_t pid_ = -1;
-  UniqueFd process_;  // pidfd
+  UniqueFd process_;                                // pidfd
+  std::optional<Result<NbdFlusher>> flusher_ = {};  // of this daemon, or why it has none
 };
 
 }  // namespace holdfast::devices::block

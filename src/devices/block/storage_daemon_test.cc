@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -151,6 +152,31 @@ TEST_F(StorageDaemonTest, ServesAnImageAndAnotherTakesItsPlaceWhenItDies) {
     EXPECT_EQ(driver.needs_reset(), "");
   }
   EXPECT_NE(::kill(last, 0), 0) << "it has ended with its object";
+}
+
+// What is written and not flushed is in the daemon's memory: where things lie in the image.
+TEST_F(StorageDaemonTest, AFlushFromOutsideMakesWhatWasWrittenOutliveTheDaemon) {
+  const auto daemon = *StorageDaemon::Create(Of(MakeQcow2(64 << 20)));
+  EXPECT_TRUE(daemon->Flush()) << "nobody has written";
+  auto disk = Connect(*daemon);
+  ASSERT_TRUE(disk) << disk.error().ToString();
+  TestDriver driver(**disk, *loop_);
+  ASSERT_TRUE(driver.Start());
+  for (const char letter : {'a', 'b'}) {
+    Write(driver, 5, letter);
+    const Status flushed = daemon->Flush();
+    ASSERT_TRUE(flushed) << flushed.error().ToString();
+    ASSERT_EQ(::kill(OnlyChild(), SIGKILL), 0);
+    ExpectRead(driver, 5, letter);  // another one has taken over
+  }
+  daemon->Freeze();
+  const pid_t last = OnlyChild();
+  ASSERT_EQ(::kill(last, SIGKILL), 0);
+  siginfo_t info{};
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(last), &info, WEXITED | WNOWAIT), 0);
+  const Status refused = daemon->Flush();
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message(), HasSubstr("the storage daemon is gone"));
 }
 
 TEST_F(StorageDaemonTest, OnceFrozenTheDriverHearsOfItsEnd) {
