@@ -1,113 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // Snapshots of a guest that writes all its memory over and over and checks what it finds there:
 // taken while it stands and while it runs, whole and as differences, killed and restored.
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <holdfast/capabilities.h>
-#include <holdfast/kvm_system.h>
-#include <holdfast/unique_fd.h>
 #include <signal.h>
 #include <unistd.h>
 
-#include <array>
-#include <bit>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 
-#include "system/fixture.h"
 #include "system/linux_guest.h"
+#include "system/native_snapshot.h"
 
 namespace holdfast::test {
 namespace {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-class NativeSnapshot : public NativeTest {
- protected:
-  // guests/pattern.cc with 2 MiB of its 32.
-  Arguments Guest(const Arguments& rest = {}) const {
-    const auto kernel = std::filesystem::path(HelloPath()).parent_path() / "pattern.elf";
-    return Arguments{"-nographic", "-kernel", kernel.string(),
-                     "-append",    "2",       "-m",
-                     "32M",        "-qmp",    fmt::format("unix:{},server=on,wait=off", Socket())} +
-           rest;
-  }
-  std::string Socket() const { return Path("qmp"); }
-
-  struct Outcome {
-    std::string output;
-    std::string errors;
-    int status = -1;
-  };
-  static Outcome Ctl(const Arguments& line) {
-    MonitorProcess ctl(Arguments{"snapshot"} + line, {.program = CtlPath()});
-    const auto exit = ctl.WaitForExit();
-    EXPECT_TRUE(exit) << ctl.Describe();
-    return {ctl.output(), ctl.errors(), exit ? exit->status : -1};
-  }
-  // What a command of the control protocol answers; a monitor that was just started may not listen
-  // yet.
-  std::string Qmp(const std::string& command) const { return Qmp(Arguments{command}); }
-  std::string Qmp(const Arguments& command) const {
-    constexpr int kTries = 1000;
-    std::string answer;
-    for (int i = 0; i < kTries; ++i) {
-      MonitorProcess ctl(Arguments{"qmp", Socket()} + command, {.program = CtlPath()});
-      const auto exit = ctl.WaitForExit();
-      EXPECT_TRUE(exit) << ctl.Describe();
-      answer = ctl.output() + ctl.errors();
-      if (answer.find("cannot connect") == std::string::npos) break;
-    }
-    return answer;
-  }
-  void Save(const std::string& file, const Arguments& how = {}) const {
-    const Outcome outcome = Ctl(Arguments{"create", Socket(), file} + how);
-    EXPECT_EQ(outcome.status, 0) << outcome.errors;
-    EXPECT_THAT(outcome.output, HasSubstr(file + ": "));
-  }
-
-  // Whether the guest gets on: two more rounds, no page wrong.
-  static void ExpectRight(MonitorProcess& monitor) {
-    for (int i = 0; i < 2; ++i) ASSERT_TEXT(monitor, " ok\n");
-    EXPECT_THAT(monitor.output(), Not(HasSubstr("WRONG"))) << monitor.Describe();
-  }
-  // The guest's own hash of its memory; it stands from then on until it is sent a "g".
-  static std::string AskForHash(MonitorProcess& monitor) {
-    EXPECT_TRUE(monitor.Send("h"));
-    EXPECT_TRUE(monitor.WaitFor("pattern: hash ")) << monitor.Describe();
-    const std::size_t at = monitor.output().size() - monitor.unread().size();
-    EXPECT_TRUE(monitor.WaitFor("\n")) << monitor.Describe();
-    return monitor.output().substr(at, monitor.output().find_first_of("\r\n", at) - at);
-  }
-  // The same of what the monitor gives out as guest memory.
-  std::string HashFromOutside() const {
-    EXPECT_THAT(Qmp({"pmemsave", "val=16777216", "size=2097152", "filename=" + Path("memory")}),
-                Not(HasSubstr("holdfastctl")));
-    std::ifstream file(Path("memory"), std::ios::binary);
-    std::uint32_t hash = 2166136261U;
-    std::uint32_t count = 0;
-    for (std::array<char, 4> bytes{}; file.read(bytes.data(), bytes.size()); ++count)
-      hash = (hash ^ std::bit_cast<std::uint32_t>(bytes)) * 16777619U;
-    EXPECT_EQ(count, (2U << 20) / 4);
-    return std::to_string(hash);
-  }
-  // Kills the one and starts the other from a file.
-  static void Kill(MonitorProcess& monitor) {
-    monitor.Signal(SIGKILL);
-    ASSERT_TRUE(monitor.WaitForExit());
-  }
-  void ExpectGoesOn(const std::string& file, const Arguments& rest = {},
-                    std::string_view how = "") const {
-    MonitorProcess restored(Guest(rest) +
-                            Arguments{"-incoming", fmt::format("file:{}{}", file, how)});
-    ExpectRight(restored);
-    EXPECT_THAT(restored.output(), Not(HasSubstr("start"))) << restored.Describe();
-  }
-};
 
 struct Backend {
   const char* name;
@@ -352,20 +262,6 @@ TEST_F(NativeSnapshot, KilledWhileSavingTheOldSnapshotRestores) {
   ExpectGoesOn(Path("a"));
 }
 
-// On a KVM that emulates the guest's kernel mode a fault inside the emulator cannot be broken off,
-// so this is for one that runs it.
-class LinuxPatternSnapshot : public NativeSnapshot {
- protected:
-  void SetUp() override {
-    NativeSnapshot::SetUp();
-    if (IsSkipped()) return;
-    const auto system = kvm::System::Open();
-    const auto capabilities = kvm::Capabilities::Detect(system.value());
-    if (!capabilities || !capabilities->kernel_mode_guests)
-      GTEST_SKIP() << "this KVM is para-virtual and emulates kernel mode";
-  }
-};
-
 // There, full rings lose entries.
 TEST_F(LinuxPatternSnapshot, WithDirtyRingsALiveOneIsTakenToo) {
   const Arguments rings{"-accel", "kvm,dirty-ring-size=1024", "-smp", "2"};
@@ -400,32 +296,6 @@ TEST_F(LinuxPatternSnapshot, TheDirtyRateIsThatOfAGuestThatWritesTwoMegabytesOve
                      {.program = CtlPath()});
   ASSERT_TRUE(ctl.WaitForExit());
   EXPECT_THAT(ctl.errors(), HasSubstr("no dirty log where it has dirty rings"));
-}
-
-TEST_F(LinuxPatternSnapshot, APageThatIsDamagedStopsTheGuestAndIsNamed) {
-  {
-    MonitorProcess monitor(Guest());
-    ASSERT_TEXT(monitor, "round 2 ok");
-    Save(Path("a"));
-  }
-  // The guest's pages are the most of the file; a byte in the middle of them.
-  const auto size = std::filesystem::file_size(Path("a"));
-  const UniqueFd fd(::open(Path("a").c_str(), O_RDWR | O_CLOEXEC));
-  char byte = 0;
-  ASSERT_EQ(::pread(fd.get(), &byte, 1, static_cast<off_t>(size / 2)), 1);
-  byte = static_cast<char>(byte ^ 0x10);
-  ASSERT_EQ(::pwrite(fd.get(), &byte, 1, static_cast<off_t>(size / 2)), 1);
-
-  MonitorProcess restored(Guest({"-incoming", "file:" + Path("a")}));
-  ASSERT_TRUE(restored.WaitForError("its checksum is wrong")) << restored.Describe();
-  EXPECT_THAT(restored.errors(), HasSubstr(Path("a")));
-  EXPECT_THAT(restored.errors(), HasSubstr("memory 'pc.ram' at 0x"));
-  EXPECT_THAT(Qmp("query-status"), HasSubstr("io-error"));
-  EXPECT_THAT(restored.output(), Not(HasSubstr("WRONG")));
-  Kill(restored);
-  MonitorProcess eager(Guest({"-incoming", "file:" + Path("a") + ",prefault=on"}));
-  EXPECT_ENDS(eager, 1);
-  EXPECT_THAT(eager.errors(), HasSubstr("its checksum is wrong"));
 }
 
 }  // namespace
