@@ -11,7 +11,7 @@ from holdfast_tests.lanes import LANES, REPO, Plan
 from holdfast_tests.results import Counts
 
 # What all lanes' builds, the compiler's cache and the lab's images take on a fresh machine.
-_GIGABYTES = 8
+_GIGABYTES = 10
 
 
 def _warn_of_little_room() -> None:

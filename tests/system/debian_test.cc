@@ -75,9 +75,8 @@ class LinuxDebian : public LinuxDeviceTest {
       GTEST_SKIP() << "HOLDFAST_DEBIAN names no disk with a Debian system";
   }
 
-  Arguments Debian(std::string_view root, std::uint16_t ssh) const {
-    return Line({.ram = 512 * kMiB},
-                fmt::format("hf.do=none hf.root={} systemd.show_status=0", root)) +
+  Arguments Debian(std::uint16_t ssh) const {
+    return Line({.ram = 512 * kMiB}, "hf.do=none hf.root=LABEL=debian systemd.show_status=0") +
            Arguments{"-nic",
                      fmt::format("user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{}-:22", ssh),
                      "-device",
@@ -90,27 +89,22 @@ class LinuxDebian : public LinuxDeviceTest {
                      "on"};
   }
 
-  // A disk of each kind besides the one it boots from, and a folder; told apart by their sizes. One
-  // SCSI bus has both SCSI disks where there are two: Linux looks at several buses at once and
-  // calls sda what answers first.
-  Arguments Work(const std::string& folder_socket, bool has_scsi_bus) const {
+  // A disk of each kind besides the one it boots from, and a folder; told apart by their sizes.
+  Arguments Work(const std::string& folder_socket) const {
     for (const char* name : {"blk", "scsi"}) {
       std::filesystem::resize_file(MakeFile(name, ""), name[0] == 'b' ? kBlkSize : kScsiSize);
     }
     EXPECT_EQ(Shell("qemu-img create -q -f qcow2 {} {}", Path("qcow2"), kQcow2Size), 0);
-    const Arguments bus =
-        has_scsi_bus ? Arguments{} : Arguments{"-device", "virtio-scsi-pci,id=scsi0,iothread=io1"};
-    return bus +
-           Arguments{
-               "-object",  "iothread,id=io0",
-               "-object",  "iothread,id=io1",
-               "-drive",   fmt::format("file={},if=none,id=d1,format=raw,cache=none", Path("blk")),
-               "-device",  "virtio-blk-pci,drive=d1,iothread=io0,num-queues=2",
-               "-drive",   fmt::format("file={},if=none,id=d2,format=raw,cache=none", Path("scsi")),
-               "-device",  "scsi-hd,drive=d2,bus=scsi0.0",
-               "-drive",   fmt::format("file={},if=virtio,format=qcow2", Path("qcow2")),
-               "-chardev", fmt::format("socket,id=c0,path={}", folder_socket),
-               "-device",  "vhost-user-fs-pci,chardev=c0,tag=folder"};
+    return {"-object",  "iothread,id=io0",
+            "-object",  "iothread,id=io1",
+            "-drive",   fmt::format("file={},if=none,id=d1,format=raw,cache=none", Path("blk")),
+            "-device",  "virtio-blk-pci,drive=d1,iothread=io0,num-queues=2",
+            "-drive",   fmt::format("file={},if=none,id=d2,format=raw,cache=none", Path("scsi")),
+            "-device",  "virtio-scsi-pci,id=work,iothread=io1",
+            "-device",  "scsi-hd,drive=d2,bus=work.0",
+            "-drive",   fmt::format("file={},if=virtio,format=qcow2", Path("qcow2")),
+            "-chardev", fmt::format("socket,id=c0,path={}", folder_socket),
+            "-device",  "vhost-user-fs-pci,chardev=c0,tag=folder"};
   }
 
   // Runs a command in the guest; "" and a failed test if that does not end well.
@@ -161,7 +155,6 @@ umount /run/folder; echo jobs=$(wc -l </run/fio))",
 
   // Boots, logs in, looks around, fetches from a server here, writes, powers off.
   void LiveADay(const Arguments& disk, std::string_view root) const {
-    const bool scsi = root.starts_with("/dev/sd");
     const std::string body = Pattern(kMiB);
     const HttpServer server(body);
     const std::uint16_t port = FreePort();
@@ -170,7 +163,7 @@ umount /run/folder; echo jobs=$(wc -l </run/fio))",
                            "-o", "source=" + Path("folder"), "-o", "sandbox=chroot"},
                           Path("fs.sock"));
     ASSERT_TRUE(virtiofsd.Start());
-    MonitorProcess monitor(Debian(root, port) + disk + Work(Path("fs.sock"), scsi));
+    MonitorProcess monitor(Debian(port) + disk + Work(Path("fs.sock")));
     ASSERT_TRUE(monitor.WaitFor("login:", kBoot)) << monitor.Describe();
     const std::string told = Ssh(
         port, fmt::format("set -e; systemctl is-system-running --wait || systemctl --failed;"
@@ -197,7 +190,7 @@ umount /run/folder; echo jobs=$(wc -l </run/fio))",
 struct Attachment {
   const char* name;
   std::vector<const char*> arguments;
-  const char* root;
+  const char* root;      // how the disk's name in the guest begins
   bool overlay = false;  // in a qcow2 image before the disk, whose changes go there in the end
 };
 
@@ -209,15 +202,14 @@ std::vector<Attachment> Attachments() {
   std::vector<Attachment> all = {{"blk",
                                   {"-drive", "file={},if=none,id=d0,format=raw,cache=none",
                                    "-device", "virtio-blk-pci,drive=d0"},
-                                  "/dev/vda"}};
+                                  "/dev/vd"}};
   if (LongForm()) {
     all.push_back(
         {"scsi",
-         {"-device", "virtio-scsi-pci,id=scsi0,iothread=io1", "-drive",
+         {"-device", "virtio-scsi-pci,id=scsi0", "-drive",
           "file={},if=none,id=d0,format=raw,cache=none", "-device", "scsi-hd,drive=d0,bus=scsi0.0"},
-         "/dev/sda"});
-    // A drive with an interface comes behind the disks that are named as devices.
-    all.push_back({"qcow2", {"-drive", "file={},if=virtio,format=qcow2"}, "/dev/vdb", true});
+         "/dev/sd"});
+    all.push_back({"qcow2", {"-drive", "file={},if=virtio,format=qcow2"}, "/dev/vd", true});
   }
   return all;
 }
