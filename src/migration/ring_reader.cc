@@ -18,12 +18,12 @@ constexpr unsigned kDepth = 16;
 
 Result<std::unique_ptr<RingReader>> RingReader::Create(const SnapshotChain& chain) {
   // One thread uses it, and completions need not interrupt that while it compares checksums.
-  HF_TRY(UniqueUring ring,
-         MakeUring(kDepth, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN));
+  HF_TRY(devices::UniqueUring ring,
+         devices::MakeUring(kDepth, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN));
   return std::unique_ptr<RingReader>(new RingReader(chain, std::move(ring)));
 }
 
-RingReader::RingReader(const SnapshotChain& chain, UniqueUring ring)
+RingReader::RingReader(const SnapshotChain& chain, devices::UniqueUring ring)
     : chain_(chain), ring_(std::move(ring)), slots_(kDepth) {
   for (Slot& slot : slots_) free_.push_back(&slot);
 }

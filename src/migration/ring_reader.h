@@ -12,7 +12,7 @@
 
 #include <holdfast/error.h>
 
-#include "base/uring.h"
+#include "devices/block/uring.h"
 #include "migration/progress.h"
 #include "migration/snapshot_reader.h"
 
@@ -32,7 +32,7 @@ class RingReader {
     bool zeroed = false;  ///< `to` reads as zeroes already
   };
   /// @param chain  outlives it
-  /// @return as MakeUring()
+  /// @return as devices::MakeUring()
   static Result<std::unique_ptr<RingReader>> Create(const SnapshotChain& chain);
   RingReader(const RingReader&) = delete;
   RingReader& operator=(const RingReader&) = delete;
@@ -49,14 +49,14 @@ class RingReader {
     std::span<std::byte> stored{};    // what the file's bytes are read to
     std::vector<std::byte> buffer{};  // of what cannot be read into place
   };
-  RingReader(const SnapshotChain& chain, UniqueUring ring);
+  RingReader(const SnapshotChain& chain, devices::UniqueUring ring);
   void Prepare(Slot& slot);
   void Submit();
   void Reap();
   void Complete(Slot& slot, std::int64_t result);
 
   const SnapshotChain& chain_;
-  const UniqueUring ring_;
+  const devices::UniqueUring ring_;
   std::vector<Slot> slots_;
   std::vector<Slot*> free_;
   std::deque<Slot*> prepared_;  // in the ring's order; the kernel has not taken them

@@ -13,6 +13,7 @@ set(DEVICES_BLOCK_SOURCES
   block/null_device.cc
   block/raw_device.cc
   block/thread_submitter.cc
+  block/uring.cc
   block/uring_submitter.cc
   scsi/scsi_bus.cc
   scsi/scsi_cd.cc
@@ -28,3 +29,5 @@ set(DEVICES_BLOCK_TESTS
   block/image_program_test.cc
   block/node_options_test.cc
   scsi/scsi_disk_test.cc)
+# Linked in, as fmt is: one program for every distribution. Not in base, which is part of libholdfast.
+find_library(HOLDFAST_LIBURING liburing.a REQUIRED)

@@ -11,10 +11,10 @@
 
 #include "base/event_loop.h"
 #include "base/log.h"
-#include "base/uring.h"
 #include "devices/block/file_device.h"
 #include "devices/block/file_op.h"
 #include "devices/block/file_submitters.h"
+#include "devices/block/uring.h"
 
 namespace holdfast::devices::block {
 namespace {

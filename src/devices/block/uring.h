@@ -7,7 +7,7 @@
 
 struct io_uring;
 
-namespace holdfast {
+namespace holdfast::devices {
 
 struct UringDeleter {
   void operator()(io_uring* ring) const noexcept;
@@ -21,4 +21,4 @@ using UniqueUring = std::unique_ptr<io_uring, UringDeleter>;
 /// @return kUnsupported or kPermission where the kernel offers no io_uring, or none with `flags`
 Result<UniqueUring> MakeUring(unsigned entries, unsigned flags = 0);
 
-}  // namespace holdfast
+}  // namespace holdfast::devices

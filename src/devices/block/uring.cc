@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "base/uring.h"
+#include "devices/block/uring.h"
 
 #include <liburing.h>
 
-namespace holdfast {
+namespace holdfast::devices {
 
 void UringDeleter::operator()(io_uring* ring) const noexcept {
   io_uring_queue_exit(ring);
@@ -19,4 +19,4 @@ Result<UniqueUring> MakeUring(unsigned entries, unsigned flags) {
   return UniqueUring(ring.release());
 }
 
-}  // namespace holdfast
+}  // namespace holdfast::devices
