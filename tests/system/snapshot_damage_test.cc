@@ -103,5 +103,28 @@ TEST_F(LinuxPatternSnapshot, APageThatIsDamagedStopsTheGuestAndIsNamed) {
   EXPECT_THAT(eager.errors(), HasSubstr("its checksum is wrong"));
 }
 
+// Whoever puts the file right can let the guest go on: nothing is lost.
+TEST_F(LinuxPatternSnapshot, AGuestWhoseFileWasCutShortGoesOnOnceItIsWholeAgain) {
+  {
+    MonitorProcess monitor(Guest());
+    ASSERT_TEXT(monitor, "round 2 ok");
+    Save(Path("a"));
+  }
+  const std::string whole = ReadAll(Path("a"));
+  MonitorProcess restored(Guest({"-S", "-incoming", "file:" + Path("a") + ",bandwidth=64k"}));
+  EXPECT_THAT(Qmp("query-jobs"), HasSubstr("running"));
+  ASSERT_EQ(::truncate(Path("a").c_str(), 4096), 0);
+  Qmp("cont");
+  ASSERT_TRUE(restored.WaitForError("it was cut short while it was read")) << restored.Describe();
+  EXPECT_THAT(restored.errors(), HasSubstr("memory 'pc.ram' at 0x"));
+  EXPECT_THAT(Qmp("query-status"), HasSubstr("io-error"));
+  EXPECT_THAT(restored.output(), Not(HasSubstr("WRONG")));
+  // The same file, whose descriptor the monitor has.
+  const UniqueFd fd(::open(Path("a").c_str(), O_WRONLY | O_CLOEXEC));
+  ASSERT_EQ(::pwrite(fd.get(), whole.data(), whole.size(), 0), std::ssize(whole));
+  Qmp("cont");
+  ExpectRight(restored);
+}
+
 }  // namespace
 }  // namespace holdfast::test

@@ -4,17 +4,24 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <holdfast/units.h>
+#include <signal.h>
 
+#include <algorithm>
+#include <memory>
 #include <set>
 #include <sstream>
 #include <string>
 
+#include "system/device_guest.h"
 #include "system/native_snapshot.h"
+#include "system/process_memory.h"
 
 namespace holdfast::test {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 // The guest writes 8 MiB from 16 MiB on, half in each node.
 constexpr const char* kWritten = "8";
@@ -100,6 +107,52 @@ TEST_F(NativeSnapshot, OtherNodesAreRefusedInASentence) {
     EXPECT_ENDS(other, 1);
     EXPECT_THAT(other.errors(), HasSubstr(c.says));
   }
+}
+
+// On a host with two nodes: every page of what has a place is there, before and after.
+class LinuxNumaSnapshot : public LinuxDeviceTest {
+ protected:
+  static constexpr std::uint64_t kRam0 = 96 * kMiB;
+
+  static void ExpectPlaced(pid_t pid) {
+    const auto blocks = GuestMemfdNodesOf(pid);
+    ASSERT_EQ(blocks.size(), 1U);
+    EXPECT_EQ(blocks[0].size(), kRam0 / kPageSize);
+    EXPECT_EQ(std::ranges::count(blocks[0], 1), std::ssize(blocks[0])) << "all of ram0 on node 1";
+    EXPECT_EQ(PoliciesOf(pid).count("bind:0"), 1U) << "ram1";
+  }
+};
+
+TEST_F(LinuxNumaSnapshot, AGuestOfTwoNodesGoesOnWithItsMemoryWhereItWas) {
+  const std::string script =
+      "cd /sys/devices/system/node; n=0\n"
+      "while [ $n -lt 100000 ]; do\n"
+      "  dd if=/dev/urandom of=/tmp/f bs=1M count=20 2>/dev/null; md5sum /tmp/f >/tmp/sum\n"
+      "  md5sum -c /tmp/sum >/dev/null 2>&1 || echo hf: bad=file\n"
+      "  echo hf: nodes=$(cat node0/cpulist node1/cpulist;"
+      " cat node*/meminfo | busybox awk '/MemTotal/ { print $4 }')\n"
+      "  n=$((n + 1)); echo \"hf: round=$n.\"\n"
+      "done\n";
+  const Arguments line = Guest(script, {.cpus = 2, .ram = 192 * kMiB}) +
+                         Nodes("guest-memfd,size=96M,prealloc=on,policy=bind,host-nodes=1",
+                               "memfd,guest-memfd=off,size=96M,policy=bind,host-nodes=0") +
+                         Arguments{"-qmp", fmt::format("unix:{},server=on,wait=off", Path("qmp"))};
+  auto monitor = std::make_unique<MonitorProcess>(line);
+  ASSERT_TEXT(*monitor, "hf: round=1.");
+  const std::string nodes = ValueOf(*monitor, "nodes");
+  ASSERT_THAT(nodes, ::testing::StartsWith("0 1 "));
+  ASSERT_NO_FATAL_FAILURE(ExpectPlaced(monitor->pid()));
+  MonitorProcess ctl({"snapshot", "create", Path("qmp"), Path("a")}, {.program = CtlPath()});
+  const auto exit = ctl.WaitForExit(300);
+  ASSERT_TRUE(exit && exit->status == 0) << ctl.Describe();
+  monitor->Signal(SIGKILL);
+  ASSERT_TRUE(monitor->WaitForExit());
+  monitor = std::make_unique<MonitorProcess>(
+      line + Arguments{"-incoming", "file:" + Path("a") + ",prefault=on"});
+  for (int round = 0; round < 2; ++round) ASSERT_TEXT(*monitor, "hf: round=");
+  EXPECT_THAT(monitor->output(), Not(HasSubstr("hf: bad="))) << monitor->Describe();
+  EXPECT_THAT(monitor->output(), HasSubstr("hf: nodes=" + nodes));
+  ASSERT_NO_FATAL_FAILURE(ExpectPlaced(monitor->pid()));
 }
 
 }  // namespace
