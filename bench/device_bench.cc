@@ -14,10 +14,12 @@
 #include <cstdlib>
 #include <deque>
 #include <fstream>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/base64.h"
 #include "net_peer.h"
 #include "process.h"
 #include "report.h"
@@ -48,21 +50,6 @@ struct Guest {
   std::string kernel;
   std::string initrd;
 };
-
-std::string Base64(const std::string& text) {
-  static constexpr char kDigits[] =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  std::uint32_t bits = 0;
-  int have = 0;
-  for (const char c : text) {
-    bits = bits << 8 | static_cast<unsigned char>(c);
-    for (have += 8; have >= 6; have -= 6) out += kDigits[bits >> (have - 6) & 63];
-  }
-  if (have > 0) out += kDigits[bits << (6 - have) & 63];
-  while (out.size() % 4 != 0) out += '=';
-  return out;
-}
 
 constexpr const char* kUserNetwork = "user,id=n0";
 
@@ -110,7 +97,7 @@ std::string Script(const std::vector<Work>& works, const std::string& before = "
   for (std::size_t i = 0; i < works.size(); ++i)
     script +=
         fmt::format("echo hf: begin={0}.\n{1} 2>/dev/null\necho hf: end={0}.\n", i, works[i].shell);
-  return "hf.end=wait hf.sh=" + Base64(script);
+  return "hf.end=wait hf.sh=" + EncodeBase64(std::as_bytes(std::span(script)));
 }
 
 // User and system time of a process, guest included.
